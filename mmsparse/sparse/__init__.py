@@ -1,0 +1,19 @@
+"""The sparse 2-D floor: maps, layers, selection. Needs torch, and spconv at the first convolution."""
+from .layers import ActiveBatchNorm, DownConv2d, Linear1x1, SubMConv2d, UpConv2d
+from .maps import SparseMap
+from .masked_dense import MaskedMap
+from .selection import entropy, fill_mask, limit_mask, top_k_mask
+
+__all__ = [
+    'ActiveBatchNorm',
+    'DownConv2d',
+    'Linear1x1',
+    'MaskedMap',
+    'SparseMap',
+    'SubMConv2d',
+    'UpConv2d',
+    'entropy',
+    'fill_mask',
+    'limit_mask',
+    'top_k_mask',
+]

@@ -1,0 +1,186 @@
+"""3x3 layers of a sparse U-Net. Parameters belong to the layer, the arithmetic to an engine.
+
+Each layer takes a spconv tensor (``SparseMap.to_spconv()``) or a
+:class:`~mmsparse.sparse.masked_dense.MaskedMap` and returns the same kind; both compute the same
+function. Convolutions have no bias and hold ``weight [D, 3, 3, C]`` (spconv's own layout; seen as
+``[D, C, 3, 3]`` it is a channels-last convolution weight).
+
+``level`` names the rulebook: within one forward pass all layers of a level share the neighbor
+tables that its first layer builds.
+
+Source: SparseRefine (ECCV 2024), supplement sec. 1; Graham et al., "3D Semantic Segmentation with
+Submanifold Sparse Convolutional Networks", CVPR 2018. Letters: ``C, D`` channels in and out.
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmsparse.compat import find_spconv
+
+from . import masked_dense
+from .masked_dense import MaskedMap
+
+if TYPE_CHECKING:
+    from spconv.pytorch import SparseConvTensor
+
+ActiveMap = Union['SparseConvTensor', MaskedMap]
+
+
+def rows_of(x: ActiveMap) -> Tensor:
+    """Features of the active pixels, ``[N, C]``."""
+    return x.rows() if isinstance(x, MaskedMap) else x.features
+
+
+def with_rows(x: ActiveMap, rows: Tensor) -> ActiveMap:
+    """The same active pixels with other features."""
+    return x.replace_rows(rows) if isinstance(x, MaskedMap) else x.replace_feature(rows)
+
+
+def concat(a: ActiveMap, b: ActiveMap) -> ActiveMap:
+    """Channels of two maps over the same pixels."""
+    if isinstance(a, MaskedMap):
+        return masked_dense.concat(a, b)
+    return a.replace_feature(torch.cat([a.features, b.features], 1))
+
+
+def add(a: ActiveMap, b: ActiveMap) -> ActiveMap:
+    """Sum of two maps over the same pixels."""
+    if isinstance(a, MaskedMap):
+        return MaskedMap(a.data + b.data, a.mask)
+    return a.replace_feature(a.features + b.features)
+
+
+class _Conv3x3(nn.Module):
+    """What the three convolutions share: a weight, its initialization, the call into spconv."""
+
+    def __init__(self, in_channels: int, out_channels: int, level: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.level = level
+        self.weight = nn.Parameter(torch.empty(out_channels, 3, 3, in_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """U(-s, s), s = 1/sqrt(9 C): what SparseRefine was trained from."""
+        bound = (9 * self.in_channels) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def _spconv(self, x: SparseConvTensor, key: str, **kind) -> SparseConvTensor:
+        """Run spconv's convolution with our weight.
+
+        The object built here holds no weight and costs microseconds; it is built per call because
+        the algorithm depends on where the rows are: implicit GEMM exists on CUDA only.
+        """
+        find_spconv()
+        from spconv.core import ConvAlgo
+        from spconv.pytorch.conv import SparseConvolutionBase
+
+        algo = ConvAlgo.MaskImplicitGemm if x.features.is_cuda else ConvAlgo.Native
+        conv = SparseConvolutionBase(
+            2, self.in_channels, self.out_channels, 3, bias=False,
+            indice_key=f'{key}{self.level}', algo=algo, **kind)
+        # The training flag chooses between kernels with and without a backward.
+        needs_grad = torch.is_grad_enabled() and (
+            x.features.requires_grad or self.weight.requires_grad)
+        return conv._conv_forward(needs_grad or self.training, x, self.weight, None)
+
+    def extra_repr(self) -> str:
+        return f'{self.in_channels}, {self.out_channels}, level={self.level}'
+
+
+class SubMConv2d(_Conv3x3):
+    """3x3 convolution whose output lives on the input's pixels (submanifold)."""
+
+    def forward(self, x: ActiveMap) -> ActiveMap:
+        """``C`` to ``D`` channels, same pixels, same row order."""
+        if isinstance(x, MaskedMap):
+            return masked_dense.subm_conv(x, self.weight)
+        return self._spconv(x, 'subm', subm=True)
+
+
+class DownConv2d(_Conv3x3):
+    """3x3 convolution, stride 2: a coarse cell is active if any pixel it reads is.
+
+    Args:
+        padding: 1 halves a size rounding up, every pixel has a parent. 0 is the mapping of the
+            paper's code, ``(n - 3) // 2 + 1``; the last row and column of an even grid have no
+            parent.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, level: int, padding: int) -> None:
+        super().__init__(in_channels, out_channels, level)
+        self.padding = padding
+
+    def has_output(self, x: ActiveMap) -> bool:
+        """Whether any coarse cell is active. Without padding this syncs with the device."""
+        if isinstance(x, MaskedMap):
+            return True
+        if self.padding:
+            return len(x.indices) > 0
+        h, w = ((n - 3) // 2 * 2 + 3 for n in x.spatial_shape)
+        return bool(((x.indices[:, 1] < h) & (x.indices[:, 2] < w)).any())
+
+    def forward(self, x: ActiveMap) -> ActiveMap:
+        """``C`` to ``D`` channels on the coarse pixels; needs :meth:`has_output`."""
+        if isinstance(x, MaskedMap):
+            return masked_dense.down_conv(x, self.weight, self.padding)
+        return self._spconv(x, 'down', stride=2, padding=self.padding)
+
+
+class UpConv2d(_Conv3x3):
+    """Inverse of the level's :class:`DownConv2d`: back onto exactly the pixels it read."""
+
+    def __init__(self, in_channels: int, out_channels: int, level: int, padding: int) -> None:
+        super().__init__(in_channels, out_channels, level)
+        self.padding = padding
+
+    def reset_parameters(self) -> None:
+        """By fan-out, as transposed convolutions are: U(-s, s), s = 1/sqrt(9 D)."""
+        bound = (9 * self.out_channels) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: ActiveMap, fine: ActiveMap) -> ActiveMap:
+        """``C`` coarse to ``D`` fine channels, on the pixels and row order of ``fine``."""
+        if isinstance(x, MaskedMap):
+            return masked_dense.up_conv(x, self.weight, self.padding, fine.mask)
+        return self._spconv(x, 'down', inverse=True)
+
+
+class Linear1x1(nn.Linear):
+    """1x1 convolution without bias: one matrix product on the rows."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, bias=False)
+
+    def forward(self, x: ActiveMap) -> ActiveMap:
+        """``C`` to ``D`` channels, same pixels."""
+        if isinstance(x, MaskedMap):
+            return MaskedMap(F.conv2d(x.data, self.weight[:, :, None, None]), x.mask)
+        return x.replace_feature(F.linear(x.features, self.weight))
+
+
+class ActiveBatchNorm(nn.BatchNorm1d):
+    """Batch norm over the active pixels of the whole batch, then ReLU.
+
+    In training one row has no variance; such a call uses the running statistics and leaves them
+    as they are.
+    """
+
+    def forward(self, x: ActiveMap) -> ActiveMap:
+        """Same shape; ReLU in place on the normalized copy, never on the input."""
+        if isinstance(x, MaskedMap) and not self.training:
+            data = F.batch_norm(x.data, self.running_mean, self.running_var, self.weight,
+                                self.bias, False, 0.0, self.eps)
+            return MaskedMap(data.relu_() * x.mask, x.mask)
+        rows = rows_of(x)
+        if self.training and len(rows) < 2:
+            rows = F.batch_norm(rows, self.running_mean, self.running_var, self.weight,
+                                self.bias, False, 0.0, self.eps)
+        else:
+            rows = super().forward(rows)
+        return with_rows(x, rows.relu_())

@@ -1,0 +1,87 @@
+"""Which pixels are worth more compute: uncertainty and budgets, as functions on tensors.
+
+Letters: ``B`` images, ``K`` classes, ``H, W`` size.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def entropy(logits: Tensor, dim: int = 1) -> Tensor:
+    r"""Entropy of the softmax, in nats.
+
+    .. math:: E = -\sum_c p_c \ln \max(p_c, 10^{-5}), \qquad p = \mathrm{softmax}(logits)
+
+    The clamp stands inside the logarithm only. The result lies in ``0 .. ln K`` (2.944 for the 19
+    classes of Cityscapes). Always computed in float32: half precision cannot hold the clamp.
+    Source: SparseRefine (ECCV 2024), sec. 3.2.
+
+    Args:
+        logits: any float dtype, classes along ``dim``: ``[B, K, H, W]``, ``[N, K]`` with dim 1.
+
+    Returns:
+        float32, ``logits`` without the dimension ``dim``.
+    """
+    p = logits.float().softmax(dim)
+    return -(p * p.clamp(min=1e-5).log_()).sum(dim)
+
+
+def top_k_mask(score: Tensor, k: Tensor | int) -> Tensor:
+    """The ``k`` highest-scoring pixels of every image, exactly ``k`` even among ties.
+
+    Args:
+        score: ``[B, H, W]``; ``-inf`` marks a pixel that may only be taken last.
+        k: pixels per image, one int or int64 ``[B]``; more than ``H * W`` takes them all.
+
+    Returns:
+        bool ``[B, H, W]``.
+    """
+    flat = score.flatten(1)
+    k = torch.as_tensor(k, device=score.device).expand(len(flat))
+    most = min(int(k.max()), flat.shape[1])
+    best = flat.topk(most, dim=1).indices
+    chosen = torch.arange(most, device=score.device) < k[:, None]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, best, chosen).view_as(score)
+
+
+def limit_mask(mask: Tensor, score: Tensor, max_points: int) -> Tensor:
+    """Keep at most ``max_points`` active pixels per image, those of the highest score.
+
+    Args:
+        mask: bool ``[B, H, W]``.
+        score: float ``[B, H, W]``.
+
+    Returns:
+        bool ``[B, H, W]``; images within the budget are untouched, the others keep exactly
+        ``max_points``.
+    """
+    count = mask.flatten(1).sum(1)
+    if not (count > max_points).any():
+        return mask
+    inside = score.masked_fill(~mask, float('-inf'))
+    return top_k_mask(inside, count.clamp(max=max_points))
+
+
+def fill_mask(mask: Tensor, score: Tensor, min_points: int, valid: Tensor | None = None) -> Tensor:
+    """Add the highest-scoring pixels of every image until it has ``min_points`` active ones.
+
+    Batch norm over a handful of rows is noise, so training asks for a minimum.
+
+    Args:
+        mask: bool ``[B, H, W]``.
+        score: float ``[B, H, W]``.
+        valid: bool ``[B, H, W]``, pixels that may be taken; ``None`` means all.
+
+    Returns:
+        bool ``[B, H, W]``, a superset of ``mask``. An image with fewer valid pixels than
+        ``min_points`` gets all of them.
+    """
+    count = mask.flatten(1).sum(1)
+    if not (count < min_points).any():
+        return mask
+    if valid is None:
+        valid = torch.ones_like(mask)
+    first = score.masked_fill(mask, float('inf')).masked_fill(~valid & ~mask, float('-inf'))
+    wanted = count.clamp(min=min_points)
+    return top_k_mask(first, wanted) & (valid | mask)

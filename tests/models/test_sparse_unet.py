@@ -1,0 +1,195 @@
+"""The whole U-Net against float64 dense convolutions, forward and gradients, both engines."""
+import math
+
+import pytest
+import torch
+
+from mmsparse.registry import MODELS
+from mmsparse.sparse import SparseMap
+from tests.oracles import DenseUNet, boundary_mask
+
+
+def build(**kwargs):
+    return MODELS.build(dict(type='mmsparse.SparseUNet', **kwargs))
+
+
+def randomize_norms(net, seed=0):
+    """Statistics and affine parameters as after training, or eval mode would test little."""
+    g = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.weight.data.uniform_(0.5, 1.5, generator=g)
+            module.bias.data.normal_(0, 0.2, generator=g)
+            module.running_mean.normal_(0, 0.2, generator=g)
+            module.running_var.uniform_(0.5, 1.5, generator=g)
+    return net
+
+
+def relative_error(found, expected):
+    """Norm of the difference as a share of the norm; lists count as one long vector."""
+    error = sum((f.double() - e).square().sum() for f, e in zip(found, expected, strict=True))
+    return (error / sum(e.square().sum() for e in expected)).sqrt().item()
+
+
+def compare(net, image, mask, *, padding, depth):
+    """Relative errors of features, input gradient and parameter gradients against the oracle."""
+    state = {k: v.detach().double() for k, v in net.state_dict().items()}
+    names = dict(net.named_parameters())
+    for name in names:
+        state[name].requires_grad_()
+    image64 = image.clone().double().requires_grad_()
+    expected = DenseUNet(state, depth, padding, net.training)(image64, mask[:, None].double())
+    net.zero_grad()
+    image = image.clone().requires_grad_()
+    found = net(SparseMap.from_mask(image, mask))
+    # A random projection: the sum of squares behind a batch norm has no gradient to speak of.
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9)).double()
+    (expected * weight).sum().backward()
+    (found * weight.to(found.dtype)).sum().backward()
+    return (relative_error([found], [expected]), relative_error([image.grad], [image64.grad]),
+            relative_error([p.grad for p in names.values()], [state[n].grad for n in names]))
+
+
+def masks(batch, height, width):
+    full = torch.ones(batch, height, width, dtype=torch.bool)
+    one_empty = boundary_mask(batch, height, width, seed=3)
+    one_empty[0] = batch == 1
+    return dict(boundary=boundary_mask(batch, height, width), full=full,
+                random=torch.rand(batch, height, width) < 0.1, one_empty=one_empty)
+
+
+@pytest.mark.parametrize('engine', ['sparse', 'masked_dense'])
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('padding', [0, 1])
+@pytest.mark.parametrize('kind', ['boundary', 'full', 'random', 'one_empty'])
+@pytest.mark.parametrize('size', [(2, 97, 130), (1, 96, 96)])
+def test_equals_the_dense_oracle(engine, training, padding, kind, size):
+    torch.manual_seed(0)
+    assert torch.get_num_threads() >= 2, 'a thread bug needs threads'
+    channels = (8, 12, 16, 24)
+    net = randomize_norms(build(channels=channels, down_padding=padding, engine=engine))
+    image, mask = torch.randn(size[0], 3, *size[1:]), masks(*size)[kind]
+    # In float64 a ReLU near zero cannot fall on different sides of it, so the bound is tight and
+    # holds for batch statistics too.
+    net.double().train(training)
+    errors = compare(net, image.double(), mask, padding=padding, depth=len(channels))
+    print('float64', *(f'{e:.1e}' for e in errors))
+    assert max(errors) < 1e-9
+    if not training:
+        errors = compare(net.float(), image, mask, padding=padding, depth=len(channels))
+        print('float32', *(f'{e:.1e}' for e in errors))
+        assert max(errors) < 1e-5
+
+
+@pytest.mark.parametrize('padding', [0, 1])
+def test_six_stages_at_full_width_equal_the_oracle(padding):
+    torch.manual_seed(0)
+    net = randomize_norms(build(down_padding=padding)).eval()
+    image = torch.randn(1, 3, 96, 97)
+    errors = compare(net, image, boundary_mask(1, 96, 97), padding=padding, depth=6)
+    assert max(errors) < 1e-5
+
+
+@pytest.mark.parametrize('engine', ['sparse', 'masked_dense'])
+@pytest.mark.parametrize('padding', [0, 1])
+@pytest.mark.parametrize('where', [(0, 0), (17, 33), (63, 63)])
+def test_one_pixel(engine, padding, where):
+    """(63, 63) has no parent on an even grid without padding: the coarse branch adds nothing."""
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 12, 16), down_padding=padding, engine=engine)).eval()
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[0][where] = True
+    image = torch.randn(1, 3, 64, 64)
+    assert max(compare(net, image, mask, padding=padding, depth=3)) < 1e-5
+    net.zero_grad()
+    net.train()  # one row has no variance; it must not raise
+    out = net(SparseMap.from_mask(image, mask))
+    out.sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+@pytest.mark.parametrize('engine', ['sparse', 'masked_dense'])
+def test_no_pixel_gives_no_rows(engine):
+    net = build(channels=(8, 12), engine=engine)
+    out = net(SparseMap.from_mask(torch.randn(2, 3, 96, 96), torch.zeros(2, 96, 96).bool()))
+    assert out.shape == (0, 8)
+
+
+def test_a_batch_of_two_equals_two_batches_of_one():
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 12, 16, 24))).eval()
+    image, mask = torch.randn(2, 3, 96, 101), boundary_mask(2, 96, 101)
+    mask[1, 40:] = False  # very different counts
+    both = net(SparseMap.from_mask(image, mask))
+    single = [net(SparseMap.from_mask(image[i:i + 1], mask[i:i + 1])) for i in range(2)]
+    torch.testing.assert_close(both, torch.cat(single), atol=1e-6, rtol=1e-5)
+
+
+def test_mirroring_rows_of_the_input_moves_the_output_with_them():
+    """The order in which pixels come in does not matter, only where they are."""
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 12, 16))).eval()
+    image, mask = torch.randn(2, 3, 96, 96), boundary_mask(2, 96, 96)
+    out = net(SparseMap.from_mask(image, mask))
+    swapped = net(SparseMap.from_mask(image.flip(0), mask.flip(0)))
+    first = int(mask[0].sum())
+    torch.testing.assert_close(torch.cat([out[first:], out[:first]]), swapped, atol=1e-6, rtol=1e-5)
+
+
+LEVEL = {32: 122_624, 64: 488_960, 128: 1_952_768, 256: 7_804_928, 512: 31_207_424}
+
+
+@pytest.mark.parametrize(('channels', 'total'), [
+    ((32, 64, 128, 256, 512), 19_811_488), ((32, 64, 128, 256, 512, 1024), 79_334_560)])
+def test_parameter_counts(channels, total):
+    net = build(channels=channels)
+    assert sum(p.numel() for p in net.parameters()) == total
+    level = net.levels
+    for c in channels[:-1]:
+        own = sum(p.numel() for n, p in level.named_parameters() if not n.startswith('below.'))
+        assert own == LEVEL[c] == 119 * c ** 2 + 24 * c
+        level = level.below
+    c = channels[-1]
+    assert sum(p.numel() for p in level.parameters()) == 36 * c ** 2 + 8 * c
+    convs = [m for m in net.modules() if type(m).__name__ in
+             ('SubMConv2d', 'DownConv2d', 'UpConv2d')]
+    assert len(convs) == {5: 45, 6: 55}[len(channels)]
+    assert sum(type(m).__name__ == 'ResidualBlock' for m in net.modules()) == 4 * len(channels) - 2
+
+
+def test_autocast_does_not_reach_the_engine():
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 16))).eval()
+    pixels = SparseMap.from_mask(torch.randn(1, 3, 96, 96), boundary_mask(1, 96, 96))
+    plain = net(pixels)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(net(pixels), plain)
+    half = pixels.replace_features(pixels.features.half())
+    assert net(half).dtype == torch.float32
+
+
+@pytest.mark.parametrize(('kwargs', 'message'), [
+    (dict(channels=()), 'channels'), (dict(channels=(8, 0)), 'channels'),
+    (dict(in_channels=0), 'in_channels'), (dict(down_padding=2), 'down_padding must be 0 or 1'),
+    (dict(engine='fast'), "one of .*sparse.*got 'fast'")])
+def test_bad_settings_fail_when_the_model_is_built(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build(**kwargs)
+
+
+def test_bad_input_is_named():
+    net = build(channels=(8, 12, 16))
+    with pytest.raises(ValueError, match='in_channels is 3, but the map has 4'):
+        net(SparseMap.from_mask(torch.randn(1, 4, 96, 96), torch.ones(1, 96, 96).bool()))
+    with pytest.raises(ValueError, match='at least 4 x 4 pixels .* got 3 x 96'):
+        net(SparseMap.from_mask(torch.randn(1, 3, 3, 96), torch.ones(1, 3, 96).bool()))
+
+
+@pytest.mark.parametrize('padding', [0, 1])
+@pytest.mark.parametrize('depth', [1, 2, 3, 4])
+def test_the_smallest_allowed_image_works(padding, depth):
+    net = build(channels=(4,) * depth, down_padding=padding).eval()
+    n = net.min_size
+    assert n == (math.ceil(2 ** (depth - 1)) if padding else 2 ** depth - 1)
+    assert net(SparseMap.from_mask(torch.randn(1, 3, n, n),
+                                   torch.ones(1, n, n).bool())).shape == (n * n, 4)

@@ -1,0 +1,2 @@
+"""The published methods, one folder each; importing this registers their components."""
+from .sparserefine import *  # noqa: F401,F403

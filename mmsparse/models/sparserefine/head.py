@@ -1,0 +1,101 @@
+"""Sparse features to logits, and the loss on them."""
+from __future__ import annotations
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmsparse.registry import MODELS
+from mmsparse.sparse import SparseMap
+
+
+@MODELS.register_module()
+class SparseRefineHead(BaseModule):
+    """Extractor, linear classifier and ensembler on the selected pixels.
+
+    The loss is the sum of the cross entropies of the classifier's and the ensembler's logits, each
+    the mean over the selected pixels with a label (SparseRefine, sec. 3.5). In distributed
+    training the mean is over the pixels of all processes, so that the gradient is that of the
+    joint batch however unevenly the pixels fall; a process without any contributes zero.
+
+    Letters: ``N`` selected pixels, ``K`` classes.
+
+    Args:
+        num_classes: ``K``.
+        extractor: config of the sparse feature extractor.
+        ensembler: config of the ensembler; ``num_classes`` is filled in.
+        loss_decode: config of the loss of both outputs, called as
+            ``loss(logits [N, K], labels [N], avg_factor=..., ignore_index=...)``.
+        ignore_index: label that is not learned from.
+    """
+
+    # What mmseg's post-processing, slide mode and test-time augmentation ask a decode head for.
+    align_corners = False
+    threshold = None
+
+    def __init__(self,
+                 *,
+                 num_classes: int,
+                 extractor: dict | None = None,
+                 ensembler: dict | None = None,
+                 loss_decode: dict | None = None,
+                 ignore_index: int = 255,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        if num_classes < 2:
+            raise ValueError(f'SparseRefineHead.num_classes must be at least 2, got {num_classes}')
+        self.num_classes = self.out_channels = num_classes
+        self.ignore_index = ignore_index
+        self.extractor = MODELS.build(extractor or dict(type='mmsparse.SparseUNet'))
+        self.classifier = nn.Linear(self.extractor.out_channels, num_classes)
+        ensembler = dict(ensembler or dict(type='mmsparse.GatedEnsembler'))
+        if ensembler.setdefault('num_classes', num_classes) != num_classes:
+            raise ValueError(f'ensembler.num_classes is {ensembler["num_classes"]}, but '
+                             f'SparseRefineHead.num_classes is {num_classes}')
+        self.ensembler = MODELS.build(ensembler)
+        self.loss_decode = MODELS.build(
+            loss_decode or dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True))
+
+    def forward(self, pixels: SparseMap, low_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the selected pixels.
+
+        Args:
+            pixels: the selected pixels with their input features.
+            low_logits: low-resolution logits at these pixels, ``[N, K]``.
+
+        Returns:
+            The classifier's and the ensembler's logits, float32 ``[N, K]`` each.
+        """
+        # Entropies and logits of the two sources are compared: float32, outside autocast.
+        with torch.autocast(low_logits.device.type, enabled=False):
+            refined = self.classifier(self.extractor(pixels).float())
+            return refined, self.ensembler(low_logits.float(), refined)
+
+    def loss(self, pixels: SparseMap, low_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Losses of the selected pixels.
+
+        Args:
+            pixels, low_logits: as in :meth:`forward`.
+            labels: int64 ``[N]``, classes or ``ignore_index``.
+
+        Returns:
+            ``loss_sparse`` and ``loss_ensemble``, scalars.
+        """
+        # Mean over processes, not sum: DDP averages gradients, so the local sums divided by it
+        # average to the mean over the joint batch.
+        labeled = (labels != self.ignore_index).sum().float()
+        all_reduce(labeled, op='mean')
+        if not len(pixels):
+            # Zero through every parameter: DDP waits for the gradients of all of them.
+            zero = sum(p.sum() for p in self.parameters()) * 0
+            return dict(loss_sparse=zero, loss_ensemble=zero)
+        refined, ensembled = self(pixels, low_logits)
+        reduction = dict(avg_factor=labeled, ignore_index=self.ignore_index)
+        return dict(
+            loss_sparse=self.loss_decode(refined, labels, **reduction),
+            loss_ensemble=self.loss_decode(ensembled, labels, **reduction))
+
+    def predict(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
+        """The ensembler's logits, ``[N, K]``; no rows in, no rows out."""
+        return self(pixels, low_logits)[1] if len(pixels) else low_logits

@@ -1,0 +1,304 @@
+"""Any mmseg segmentor at low resolution, refined at full resolution where it is uncertain.
+
+Source: SparseRefine (ECCV 2024), sec. 3. Letters: ``B`` images, ``K`` classes, ``H, W`` full
+size, ``h, w`` low-resolution size, ``N`` selected pixels of the batch.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS as MMSEG_MODELS
+from mmseg.structures import SegDataSample
+from mmseg.utils import add_prefix
+from torch import Tensor
+
+from mmsparse.registry import MODELS
+from mmsparse.sparse import SparseMap
+
+from .upsampled import MODES, UpsampledLogits
+from .weights import load_segmentor, refuse_foreign_weights
+from .windows import refine_windows
+
+# Heads whose `predict` returns softmax(query class) x sigmoid(mask): scores, not logits.
+PROBABILITY_HEADS = ('MaskFormerHead', 'Mask2FormerHead')
+
+
+@MODELS.register_module()
+class SparseRefineSegmentor(BaseSegmentor):
+    """A frozen segmentor on the downsampled image, sparse refinement on the original.
+
+    Inherit a stock config and replace its model::
+
+        model = dict(
+            _delete_=True,
+            type='mmsparse.SparseRefineSegmentor',
+            segmentor={{_base_.model}},
+            segmentor_checkpoint='low_resolution.pth',
+            selector=dict(type='mmsparse.EntropySelector', alpha=0.3))
+
+    Only the selector and the head are trained; the segmentor stays in evaluation mode, without
+    gradients, and sees the augmented image at the low resolution. It should have been trained for
+    that resolution.
+
+    After ``predict`` every data sample holds ``pred_sem_seg``, and beside it ``low_res_sem_seg``
+    (int64 ``[1, H, W]``, the low-resolution prediction at full size) and ``selected`` (bool
+    ``[1, H, W]``, the refined pixels).
+
+    Args:
+        segmentor: config of any mmseg segmentor. Its auxiliary heads are dropped.
+        selector: config of the selector; ``num_classes`` is filled in.
+        decode_head: config of the refining head; ``num_classes`` is filled in.
+        segmentor_checkpoint: weights of the segmentor, loaded strictly when training starts. With
+            ``None`` its own ``init_cfg`` applies. Not needed with a checkpoint of this model,
+            which contains them.
+        lr_scale: low-resolution size as a share of the input's, in ``(0, 1]``.
+        lr_size: fixed low-resolution size ``(h, w)`` instead of ``lr_scale``.
+        upsample: ``'nearest'`` or ``'bilinear'``, how low-resolution logits reach full resolution.
+        data_preprocessor: as in mmseg; default is the segmentor's.
+        train_cfg: kept for mmseg's tools; has no keys.
+        test_cfg: ``mode='whole'``, or ``mode='slide'`` with ``crop_size`` and ``stride`` (the
+            segmentor still sees the whole image, only the refinement goes window by window).
+            ``seg_logits=True`` (default) returns full-size logits in every data sample, as mmseg
+            does and its test-time augmentation needs; ``False`` builds only class maps.
+        init_cfg: as in mmengine.
+
+    Raises:
+        ValueError: a setting is out of range or the numbers of classes disagree.
+    """
+
+    def __init__(self,
+                 *,
+                 segmentor: dict,
+                 selector: dict,
+                 decode_head: dict | None = None,
+                 segmentor_checkpoint: str | None = None,
+                 lr_scale: float = 0.5,
+                 lr_size: tuple[int, int] | None = None,
+                 upsample: str = 'bilinear',
+                 data_preprocessor: dict | None = None,
+                 train_cfg: dict | None = None,
+                 test_cfg: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        segmentor = ConfigDict(segmentor)  # mmseg reads test_cfg by attribute
+        segmentor.pop('auxiliary_head', None)
+        own_preprocessor = segmentor.pop('data_preprocessor', None)
+        super().__init__(
+            data_preprocessor=data_preprocessor or own_preprocessor, init_cfg=init_cfg)
+        if lr_size is None and not 0 < lr_scale <= 1:
+            raise ValueError(f'lr_scale must be in (0, 1], got {lr_scale!r}')
+        if lr_size is not None and (len(lr_size) != 2 or min(lr_size) < 1):
+            raise ValueError(f'lr_size must be (h, w) in pixels, got {lr_size!r}')
+        if upsample not in MODES:
+            raise ValueError(f'upsample must be one of {MODES}, got {upsample!r}')
+        self.lr_scale = lr_scale
+        self.lr_size = lr_size
+        self.upsample = upsample
+        self.segmentor_checkpoint = segmentor_checkpoint
+
+        self.segmentor = MMSEG_MODELS.build(segmentor).eval().requires_grad_(False)
+        self.num_classes = self.out_channels = self._classes()
+        self.probabilities = type(self._last_head()).__name__.endswith(PROBABILITY_HEADS)
+        self.selector = MODELS.build(self._with_classes(selector, 'selector'))
+        self.decode_head = MODELS.build(self._with_classes(
+            decode_head or dict(type='mmsparse.SparseRefineHead'), 'decode_head'))
+        self.align_corners = self.decode_head.align_corners
+        self.train_cfg = train_cfg
+        self.test_cfg = self._check_test_cfg(test_cfg)
+        self._register_load_state_dict_pre_hook(refuse_foreign_weights)
+
+    # ---- construction -------------------------------------------------------------------------
+
+    def _last_head(self) -> torch.nn.Module:
+        head = self.segmentor.decode_head
+        return head[-1] if isinstance(head, torch.nn.ModuleList) else head
+
+    def _classes(self) -> int:
+        head = self._last_head()
+        if head.out_channels < 2:
+            raise ValueError(f'segmentor.decode_head has out_channels={head.out_channels}; a '
+                             'one-channel sigmoid head is not supported, use two classes')
+        return head.num_classes
+
+    def _with_classes(self, cfg: dict, key: str) -> dict:
+        cfg = dict(cfg)
+        if cfg.setdefault('num_classes', self.num_classes) != self.num_classes:
+            raise ValueError(f'{key}.num_classes is {cfg["num_classes"]}, but the segmentor '
+                             f'predicts {self.num_classes} classes; leave it out')
+        return cfg
+
+    @staticmethod
+    def _check_test_cfg(test_cfg: dict | None) -> ConfigDict:
+        test_cfg = ConfigDict(dict(mode='whole', seg_logits=True) | dict(test_cfg or {}))
+        needed = dict(whole=set(), slide={'crop_size', 'stride'})
+        if test_cfg['mode'] not in needed:
+            raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', got {test_cfg['mode']!r}")
+        wanted = {'mode', 'seg_logits'} | needed[test_cfg['mode']]
+        if set(test_cfg) != wanted:
+            raise ValueError(f'test_cfg of mode {test_cfg["mode"]!r} has the keys '
+                             f'{sorted(wanted)}, got {sorted(test_cfg)}')
+        return test_cfg
+
+    def init_weights(self) -> None:
+        """Load the segmentor's checkpoint, then initialize the rest as mmengine does."""
+        if self.segmentor_checkpoint is not None:
+            load_segmentor(self.segmentor, self.segmentor_checkpoint)
+            self.segmentor._is_init = True  # or its `pretrained` backbone would be fetched now
+        super().init_weights()
+
+    def train(self, mode: bool = True) -> SparseRefineSegmentor:
+        """Training mode for selector and head; the segmentor always stays in evaluation mode."""
+        super().train(mode)
+        self.segmentor.eval()
+        return self
+
+    # ---- the way of the data ------------------------------------------------------------------
+
+    @torch.no_grad()
+    def low_resolution(self, inputs: Tensor) -> UpsampledLogits:
+        """The frozen segmentor's logits on the downsampled images.
+
+        Args:
+            inputs: normalized images ``[B, 3, H, W]``.
+
+        Raises:
+            ValueError: the logits hold NaN.
+        """
+        if inputs.ndim != 4 or inputs.shape[1] != 3:
+            raise ValueError(f'images must be [B, 3, H, W], got {list(inputs.shape)}')
+        full = tuple(inputs.shape[2:])
+        size = self.lr_size or tuple(max(1, round(n * self.lr_scale)) for n in full)
+        low = inputs if size == full else F.interpolate(
+            inputs, size=size, mode='bilinear', align_corners=False)
+        # Heads resize to the size in the metas, so these must speak of the small image.
+        meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
+        scores = self.segmentor.inference(low, [dict(meta) for _ in range(len(low))])
+        if scores.isnan().any():
+            raise ValueError('the low-resolution segmentor returned NaN logits; check its '
+                             'checkpoint and the normalization in data_preprocessor')
+        return UpsampledLogits(
+            scores, full, mode=self.upsample, probabilities=self.probabilities)
+
+    def select(self, inputs: Tensor, low: UpsampledLogits, metas: list[dict]) -> SparseMap:
+        """The pixels to refine and their color."""
+        mask = self.selector(inputs, low, valid_mask(metas, inputs))
+        return SparseMap.from_mask(inputs, mask)
+
+    def refine(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
+        """Refined logits of the selected pixels, ``[N, K]``."""
+        if self.test_cfg['mode'] == 'slide':
+            return refine_windows(
+                self.decode_head.predict, pixels, low_logits,
+                crop_size=self.test_cfg['crop_size'], stride=self.test_cfg['stride'])
+        return self.decode_head.predict(pixels, low_logits)
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Losses of selector and head.
+
+        Args:
+            inputs: normalized images ``[B, 3, H, W]``.
+            data_samples: with ``gt_sem_seg`` ``[1, H, W]``.
+
+        Returns:
+            ``decode.*`` losses, and ``decode.density``, the share of pixels selected.
+        """
+        labels = torch.stack([s.gt_sem_seg.data.squeeze(0) for s in data_samples])
+        low = self.low_resolution(inputs)
+        pixels = self.select(inputs, low, [s.metainfo for s in data_samples])
+        losses = self.decode_head.loss(pixels, low.at(pixels.indices), pixels.read(labels).long())
+        if hasattr(self.selector, 'loss'):
+            losses |= self.selector.loss(inputs, low, labels)
+        losses['density'] = labels.new_tensor(len(pixels) / labels.numel(), dtype=torch.float32)
+        return add_prefix(losses, 'decode')
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Full-size logits ``[B, K, H, W]``; unselected pixels keep the segmentor's bit for bit."""
+        low = self.low_resolution(inputs)
+        pixels = self.select(inputs, low, batch_img_metas)
+        return pixels.write(low.full(), self.refine(pixels, low.at(pixels.indices)))
+
+    encode_decode = inference
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None
+                ) -> list[SegDataSample]:
+        """Class maps, and by ``test_cfg`` logits, in mmseg's data samples.
+
+        Args:
+            inputs: normalized images ``[B, 3, H, W]``.
+            data_samples: carry padding, flip and the original size; ``None`` means none of these.
+        """
+        if data_samples is None:
+            meta = dict(ori_shape=tuple(inputs.shape[2:]))
+            data_samples = [SegDataSample(metainfo=dict(meta)) for _ in range(len(inputs))]
+        metas = [s.metainfo for s in data_samples]
+        low = self.low_resolution(inputs)
+        pixels = self.select(inputs, low, metas)
+        refined = self.refine(pixels, low.at(pixels.indices))
+        low_classes = low.argmax()
+        same_size = all(tuple(m['ori_shape']) == unpadded_size(m, inputs) for m in metas)
+        if self.test_cfg['seg_logits'] or not same_size:
+            # A resized prediction is the arg-max of resized logits: mmseg's way needs them all.
+            logits = pixels.write(low.full(), refined)
+            data_samples = self.postprocess_result(logits, data_samples)
+        else:
+            classes = pixels.write(low_classes.clone(), refined.argmax(1))
+            store_maps(data_samples, 'pred_sem_seg', classes)
+        selected = pixels.write(torch.zeros_like(low_classes, dtype=torch.bool),
+                                torch.ones_like(pixels.indices[:, 0], dtype=torch.bool))
+        store_maps(data_samples, 'low_res_sem_seg', low_classes)
+        store_maps(data_samples, 'selected', selected)
+        return data_samples
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Low-resolution logits ``[B, K, h, w]``, what stands for features here."""
+        return self.low_resolution(inputs).scores
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        return self.inference(inputs, [s.metainfo for s in data_samples or []])
+
+
+def padding_of(meta: dict) -> tuple[int, int, int, int]:
+    """Left, right, top and bottom padding of an image in pixels, by mmseg's two names."""
+    return tuple(meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0))))
+
+
+def unpadded_size(meta: dict, inputs: Tensor) -> tuple[int, int]:
+    """``(H, W)`` of an image of the batch without its padding."""
+    left, right, top, bottom = padding_of(meta)
+    return inputs.shape[2] - top - bottom, inputs.shape[3] - left - right
+
+
+def valid_mask(metas: list[dict], inputs: Tensor) -> Tensor | None:
+    """Pixels of the batch that are not padding, bool ``[B, H, W]``; ``None`` if there is none."""
+    if not any(any(padding_of(m)) for m in metas):
+        return None
+    b, _, height, width = inputs.shape
+    valid = inputs.new_zeros((b, height, width), dtype=torch.bool)
+    for image, meta in zip(valid, metas, strict=True):
+        left, right, top, bottom = padding_of(meta)
+        image[top:height - bottom, left:width - right] = True
+    return valid
+
+
+def store_maps(data_samples: list[SegDataSample], name: str, maps: Tensor) -> None:
+    """Put one map per image into its data sample, in the geometry of the original image.
+
+    Args:
+        name: field of the data sample.
+        maps: ``[B, H, W]`` int64 or bool, as the network saw the images; padding is cut off, flips
+            are undone, other sizes are resized by nearest neighbor.
+    """
+    _, height, width = maps.shape
+    for sample, image in zip(data_samples, maps, strict=True):
+        meta = sample.metainfo
+        left, right, top, bottom = padding_of(meta)
+        image = image[None, top:height - bottom, left:width - right]
+        if meta.get('flip'):
+            image = image.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
+        size = tuple(meta['ori_shape'])
+        if tuple(image.shape[1:]) != size:
+            # nearest on numbers that float32 holds exactly
+            image = F.interpolate(image[None].float(), size=size)[0].to(image.dtype)
+        sample.set_data({name: PixelData(data=image)})

@@ -1,0 +1,142 @@
+"""Low-resolution class scores, read at full resolution without building the full-size map.
+
+Letters: ``B`` images, ``K`` classes, ``H, W`` full size, ``h, w`` low-resolution size, ``N`` rows.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmsparse.sparse import entropy
+
+MODES = ('nearest', 'bilinear')
+# Rows of the full-size map in flight at a time: 64 x 2048 x 19 float32 are 10 MB.
+CHUNK = 64
+
+
+class UpsampledLogits:
+    """The low-resolution logits as a function on full-resolution pixels.
+
+    With ``mode='nearest'`` (as in the paper's released code) entropy and class are constant on
+    blocks: they are computed once at low resolution and only their result is expanded. With
+    ``'bilinear'`` (``align_corners=False``, how mmseg itself scores a low-resolution model) they
+    are computed in bands of ``CHUNK`` rows. Either way no ``K x H x W`` map exists unless
+    :meth:`full` is called.
+
+    Args:
+        scores: ``[B, K, h, w]`` from the low-resolution segmentor.
+        size: ``(H, W)``.
+        mode: ``'nearest'`` or ``'bilinear'``.
+        probabilities: the scores are probabilities that need not sum to one (Mask2Former): after
+            interpolation they are clipped at 1e-10 and their logarithm serves as logit.
+    """
+
+    def __init__(self,
+                 scores: Tensor,
+                 size: tuple[int, int],
+                 *,
+                 mode: str,
+                 probabilities: bool = False) -> None:
+        if mode not in MODES:
+            raise ValueError(f'upsample must be one of {MODES}, got {mode!r}')
+        self.mode = mode
+        self.size = tuple(size)
+        self.probabilities = probabilities
+        if mode == 'nearest':  # commutes with any function of a pixel: apply it once, down here
+            scores = self._to_logits(scores)
+        self.scores = scores
+        self._y, self._x = (self._taps(n, full) for n, full in
+                            zip(scores.shape[2:], self.size, strict=True))
+
+    def _taps(self, n: int, full: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Low-resolution neighbors of each full-resolution coordinate along one axis.
+
+        Returns:
+            int64 ``[full]`` first and second neighbor, and the float32 weight of the second.
+        """
+        if self.mode == 'nearest':
+            # torch's own rule, rounding of the scale included
+            grid = torch.arange(n, device=self.scores.device, dtype=torch.float32)
+            first = F.interpolate(grid[None, None], size=full, mode='nearest')[0, 0].long()
+            return first, first, torch.zeros(full, device=self.scores.device)
+        position = torch.arange(full, device=self.scores.device, dtype=torch.float32)
+        position = ((position + 0.5) * (n / full) - 0.5).clamp(min=0)
+        first = position.long().clamp(max=n - 1)
+        return first, (first + 1).clamp(max=n - 1), (position - first).clamp(max=1)
+
+    def _to_logits(self, scores: Tensor) -> Tensor:
+        return scores.clamp(min=1e-10).log() if self.probabilities else scores
+
+    def _bands(self) -> Iterator[tuple[int, Tensor]]:
+        """Bilinear logits in bands of rows: ``(top, [B, K, rows, W])``."""
+        height, width = self.size
+        first, second, weight = self._y
+        weight = weight.to(self.scores.dtype)[:, None]
+        for top in range(0, height, CHUNK):
+            rows = slice(top, top + CHUNK)
+            band = torch.lerp(
+                self.scores[:, :, first[rows]], self.scores[:, :, second[rows]], weight[rows])
+            band = F.interpolate(
+                band, size=(band.shape[2], width), mode='bilinear', align_corners=False)
+            yield top, self._to_logits(band)
+
+    def per_pixel(self, function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
+        """A function of every pixel's logits, at full resolution.
+
+        Args:
+            function: ``[B, K, ...]`` logits to ``[B, ...]`` of ``dtype``; each pixel by itself.
+
+        Returns:
+            ``[B, H, W]``.
+        """
+        if self.mode == 'nearest':
+            return self.expand(function(self.scores))
+        out = self.scores.new_empty((len(self.scores), *self.size), dtype=dtype)
+        for top, band in self._bands():
+            out[:, top:top + band.shape[2]] = function(band)
+        return out
+
+    def expand(self, low: Tensor) -> Tensor:
+        """Copy a low-resolution map ``[B, h, w]`` onto ``[B, H, W]``, nearest neighbor."""
+        return low[:, self._y[0]][:, :, self._x[0]]
+
+    def entropy(self) -> Tensor:
+        """Entropy at every pixel, float32 ``[B, H, W]``, in nats."""
+        return self.per_pixel(entropy, torch.float32)
+
+    def argmax(self) -> Tensor:
+        """Class of every pixel, int64 ``[B, H, W]``."""
+        return self.per_pixel(lambda logits: logits.argmax(1), torch.int64)
+
+    def at(self, indices: Tensor) -> Tensor:
+        """Logits of single pixels.
+
+        Args:
+            indices: int ``[N, 3]``, ``(image, y, x)`` at full resolution.
+
+        Returns:
+            ``[N, K]``.
+        """
+        b, y, x = indices.long().unbind(1)
+        top, bottom, dy = (t[y] for t in self._y)
+        left, right, dx = (t[x] for t in self._x)
+        if self.mode == 'nearest':
+            return self.scores[b, :, top, left]
+        dx, dy = dx.to(self.scores.dtype)[:, None], dy.to(self.scores.dtype)[:, None]
+        channels_last = self.scores.permute(0, 2, 3, 1)
+        upper = torch.lerp(channels_last[b, top, left], channels_last[b, top, right], dx)
+        lower = torch.lerp(channels_last[b, bottom, left], channels_last[b, bottom, right], dx)
+        return self._to_logits(torch.lerp(upper, lower, dy))
+
+    def full(self) -> Tensor:
+        """The full-size logits, ``[B, K, H, W]``: only for callers that need every one."""
+        if self.mode == 'nearest':
+            full = F.interpolate(self.scores, size=self.size, mode='nearest')
+        else:
+            full = self._to_logits(F.interpolate(
+                self.scores, size=self.size, mode='bilinear', align_corners=False))
+        # At equal sizes interpolation returns its input, and callers write into the result.
+        return full.clone() if full.data_ptr() == self.scores.data_ptr() else full

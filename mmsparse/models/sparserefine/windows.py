@@ -1,0 +1,56 @@
+"""Refinement window by window, for images whose selected pixels do not fit into memory at once."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from mmsparse.sparse import SparseMap
+
+
+def windows(size: tuple[int, int], crop_size: tuple[int, int],
+            stride: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """mmseg's sliding windows over an image.
+
+    The last window of an axis is moved back inside, so all have ``crop_size`` unless the image is
+    smaller than that.
+
+    Yields:
+        ``(top, left, bottom, right)``.
+    """
+    def starts(n: int, crop: int, step: int) -> list[int]:
+        count = max(n - crop + step - 1, 0) // step + 1
+        return [max(min(i * step, n - crop), 0) for i in range(count)]
+
+    height, width = size
+    for top in starts(height, crop_size[0], stride[0]):
+        for left in starts(width, crop_size[1], stride[1]):
+            yield top, left, min(top + crop_size[0], height), min(left + crop_size[1], width)
+
+
+def refine_windows(refine: Callable[[SparseMap, Tensor], Tensor], pixels: SparseMap,
+                   low_logits: Tensor, *, crop_size: tuple[int, int],
+                   stride: tuple[int, int]) -> Tensor:
+    """Refine each window by itself and average where windows overlap.
+
+    Sums are kept for the selected pixels only, never for the map.
+
+    Args:
+        refine: ``(pixels, logits [n, K]) -> logits [n, K]``.
+        pixels: the selected pixels of the whole image.
+        low_logits: ``[N, K]``.
+        crop_size, stride: of the windows, in pixels ``(height, width)``.
+
+    Returns:
+        ``[N, K]``; with one window exactly ``refine(pixels, low_logits)``.
+    """
+    total = count = None
+    for window in windows(pixels.spatial_shape, crop_size, stride):
+        part, rows = pixels.crop(*window)
+        refined = refine(part, low_logits[rows])
+        if total is None:
+            total = refined.new_zeros(low_logits.shape)
+            count = refined.new_zeros(len(low_logits), 1)
+        total[rows] += refined
+        count[rows] += 1
+    return total / count

@@ -1,0 +1,307 @@
+"""SparseRefineSegmentor from images to data samples."""
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.optim import OptimWrapper
+from mmengine.registry import init_default_scope
+
+from mmsparse.registry import MODELS
+from mmsparse.sparse import entropy
+from tests.models.tiny import batch, build_refine, refine_cfg, segmentor_cfg
+
+MODES = pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
+
+
+def low_logits(model, inputs, mode):
+    """The frozen segmentor by mmseg's own means, resized to full size."""
+    size = tuple(round(n / 2) for n in inputs.shape[2:])
+    small = F.interpolate(inputs, size=size, mode='bilinear', align_corners=False)
+    metas = [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
+    logits = model.segmentor.encode_decode(small, metas)
+    kwargs = dict(align_corners=False) if mode == 'bilinear' else {}
+    return F.interpolate(logits, size=inputs.shape[2:], mode=mode, **kwargs)
+
+
+@MODES
+@pytest.mark.parametrize('seg_logits', [True, False])
+@torch.no_grad()
+def test_predict_end_to_end(upsample, seg_logits):
+    """Against the pipeline of the paper written out densely."""
+    model = build_refine(upsample=upsample, test_cfg=dict(mode='whole', seg_logits=seg_logits))
+    data = batch(model)
+    logits = low_logits(model, data['inputs'], upsample)
+    mask = entropy(logits) > model.selector.alpha
+    assert 0.05 < mask.float().mean() < 0.95
+    model.decode_head.extractor.engine = 'masked_dense'
+    from mmsparse.sparse import SparseMap
+    pixels = SparseMap.from_mask(data['inputs'], mask)
+    refined = model.decode_head.classifier(model.decode_head.extractor(pixels))
+    rows = logits.permute(0, 2, 3, 1)[mask]
+    expected = logits.permute(0, 2, 3, 1).clone()
+    expected[mask] = model.decode_head.ensembler(rows, refined)
+    model.decode_head.extractor.engine = 'sparse'
+
+    for i, sample in enumerate(model.predict(**data)):
+        classes = sample.pred_sem_seg.data.squeeze(0)
+        assert (classes != expected[i].argmax(-1)).float().mean() < 1e-3
+        assert (sample.selected.data[0] != mask[i]).float().mean() < 1e-3
+        assert (sample.low_res_sem_seg.data[0] != logits[i].argmax(0)).float().mean() < 1e-3
+        assert ('seg_logits' in sample) == seg_logits
+        if seg_logits:
+            agree = sample.selected.data[0] == mask[i]
+            torch.testing.assert_close(
+                sample.seg_logits.data.permute(1, 2, 0)[agree], expected[i][agree],
+                atol=1e-3, rtol=1e-3)
+
+
+@MODES
+@pytest.mark.filterwarnings('ignore:EntropySelector.alpha')
+@torch.no_grad()
+def test_nothing_selected_leaves_the_low_resolution_result_bit_for_bit(upsample):
+    model = build_refine(upsample=upsample, alpha=1.7)
+    data = batch(model)
+    low = model.low_resolution(data['inputs']).full()
+    assert torch.equal(model.inference(data['inputs'], [{}, {}]), low)
+    for sample, logits in zip(model.predict(**data), low, strict=True):
+        assert torch.equal(sample.pred_sem_seg.data.squeeze(0), logits.argmax(0))
+        assert not sample.selected.data.any()
+
+
+@torch.no_grad()
+def test_everything_selected_works():
+    model = build_refine(alpha=0.0)
+    samples = model.predict(**batch(model))
+    assert all(s.selected.data.float().mean() > 0.99 for s in samples)
+
+
+@pytest.mark.parametrize('size', [(96, 101), (97, 130), (33, 64)])
+@torch.no_grad()
+def test_a_batch_of_two_equals_two_batches_of_one(size):
+    model = build_refine()
+    data = batch(model, size=size)
+    both = model.inference(data['inputs'], [{}, {}])
+    single = [model.inference(data['inputs'][i:i + 1], [{}]) for i in range(2)]
+    torch.testing.assert_close(both, torch.cat(single), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('seg_logits', [True, False])
+@torch.no_grad()
+def test_padding_is_cut_off_and_never_selected(seg_logits):
+    model = build_refine(alpha=0.0, test_cfg=dict(mode='whole', seg_logits=seg_logits))
+    meta = dict(img_padding_size=[0, 5, 0, 16], ori_shape=(80, 96))
+    samples = model.predict(**batch(model, **meta))
+    for sample in samples:
+        assert sample.pred_sem_seg.shape == sample.selected.shape == (80, 96)
+        assert sample.low_res_sem_seg.shape == (80, 96)
+    data = batch(model, **meta)
+    pixels = model.select(data['inputs'], model.low_resolution(data['inputs']),
+                          [s.metainfo for s in data['data_samples']])
+    assert pixels.indices[:, 1].max() == 79 and pixels.indices[:, 2].max() == 95
+
+
+@torch.no_grad()
+def test_flip_and_other_original_size_fall_back_to_logits():
+    model = build_refine(test_cfg=dict(mode='whole', seg_logits=False))
+    flipped = batch(model, flip=True, flip_direction='horizontal')
+    plain = model.predict(**batch(model))
+    for a, b in zip(model.predict(**flipped), plain, strict=True):
+        for name in ('pred_sem_seg', 'selected', 'low_res_sem_seg'):
+            assert torch.equal(a.get(name).data.flip(-1).squeeze(0), b.get(name).data.squeeze(0))
+    other = model.predict(**batch(model, ori_shape=(192, 202)))
+    for sample in other:
+        assert sample.pred_sem_seg.shape == sample.selected.shape == (192, 202)
+        assert 'seg_logits' in sample
+
+
+@MODES
+@torch.no_grad()
+def test_slide_with_one_window_is_whole(upsample):
+    model = build_refine(upsample=upsample)
+    data = batch(model)
+    whole = model.inference(data['inputs'], [{}, {}])
+    model.test_cfg = dict(mode='slide', crop_size=(128, 128), stride=(64, 64), seg_logits=True)
+    assert torch.equal(model.inference(data['inputs'], [{}, {}]), whole)
+
+
+@torch.no_grad()
+def test_slide_averages_windows_and_keeps_the_whole_image_as_context():
+    model = build_refine(test_cfg=dict(mode='slide', crop_size=(64, 48), stride=(32, 32)))
+    data = batch(model, size=(96, 101))
+    low = model.low_resolution(data['inputs'])
+    logits, mask = low.full(), low.entropy() > model.selector.alpha
+    total, count = torch.zeros_like(logits), torch.zeros(96, 101)
+    from mmsparse.sparse import SparseMap
+    for top in (0, 32):
+        for left in (0, 32, 53):
+            window = (slice(None), slice(top, top + 64), slice(left, left + 48))
+            pixels = SparseMap.from_mask(data['inputs'][:, :, *window[1:]], mask[window])
+            part = logits[:, :, *window[1:]]
+            total[:, :, *window[1:]] += pixels.write(
+                part.clone(), model.decode_head.predict(pixels, pixels.read(part)))
+            count[window[1:]] += 1
+    expected = torch.where(mask[:, None], total / count, logits)
+    found = model.inference(data['inputs'], [{}, {}])
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    assert torch.equal(found.permute(0, 2, 3, 1)[~mask], logits.permute(0, 2, 3, 1)[~mask])
+
+
+@torch.no_grad()
+def test_stock_test_time_augmentation():
+    init_default_scope('mmseg')
+    from mmseg.registry import MODELS as MMSEG
+    tta = MMSEG.build(dict(type='SegTTAModel', module=refine_cfg())).eval()
+    model = tta.module
+    views = [batch(model, batch_size=1), batch(model, batch_size=1, size=(64, 67),
+                                               ori_shape=(96, 101)),
+             batch(model, batch_size=1, flip=True, flip_direction='horizontal')]
+    raw = dict(inputs=[[v['inputs'][0].byte()] for v in views],
+               data_samples=[v['data_samples'] for v in views])
+    result = tta.test_step(raw)[0]
+    mean = 0
+    for inputs, samples in zip(raw['inputs'], raw['data_samples'], strict=True):
+        data = model.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
+        mean = mean + model.predict(**data)[0].seg_logits.data.softmax(0) / len(views)
+    assert torch.equal(result.pred_sem_seg.data.squeeze(0), mean.argmax(0))
+
+
+# ---- training -------------------------------------------------------------------------------------
+
+
+def test_a_training_step_changes_the_refiner_and_nothing_else():
+    model = build_refine(selector=dict(type='mmsparse.EntropySelector', alpha=1.2,
+                                       min_points=64)).train()
+    before = copy.deepcopy(model.state_dict())
+    assert not model.segmentor.training and model.decode_head.training
+    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05))
+    data = batch(model)
+    log = model.train_step(
+        dict(inputs=[i for i in data['inputs'].byte()], data_samples=data['data_samples']),
+        optimizer)
+    assert {'loss', 'decode.loss_sparse', 'decode.loss_ensemble', 'decode.density'} <= set(log)
+    assert 0 < log['decode.density'] < 1
+    for name, value in model.state_dict().items():
+        if name.startswith('segmentor.'):
+            assert torch.equal(value, before[name]), name
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {n for n, _ in model.decode_head.named_parameters('decode_head')}
+
+
+def test_loss_is_the_mean_cross_entropy_over_selected_labeled_pixels():
+    model = build_refine().train()
+    data = batch(model)
+    low = model.low_resolution(data['inputs'])
+    pixels = model.select(data['inputs'], low, [{}, {}])
+    labels = pixels.read(torch.stack([s.gt_sem_seg.data[0] for s in data['data_samples']]))
+    assert (labels == 255).any()
+    refined, ensembled = copy.deepcopy(model.decode_head)(pixels, low.at(pixels.indices))
+    losses = model.loss(**data)
+    for name, logits in [('sparse', refined), ('ensemble', ensembled)]:
+        torch.testing.assert_close(losses[f'decode.loss_{name}'],
+                                   F.cross_entropy(logits, labels, ignore_index=255))
+    assert losses['decode.density'] == pytest.approx(len(pixels) / (2 * 96 * 101))
+
+
+@pytest.mark.parametrize('case', ['nothing selected', 'nothing labeled'])
+@pytest.mark.filterwarnings('ignore:EntropySelector.alpha')
+def test_zero_loss_reaches_every_parameter(case):
+    model = build_refine(alpha=1.7 if case == 'nothing selected' else 1.0).train()
+    data = batch(model)
+    if case == 'nothing labeled':
+        for sample in data['data_samples']:
+            sample.gt_sem_seg.data.fill_(255)
+    losses = model.loss(**data)
+    total = losses['decode.loss_sparse'] + losses['decode.loss_ensemble']
+    total.backward()
+    assert total == 0
+    for name, p in model.decode_head.named_parameters():
+        assert p.grad is not None and p.grad.abs().max() == 0, name
+
+
+def test_learnable_selector_trains_beside_the_head():
+    model = build_refine(selector=dict(type='mmsparse.LearnableSelector')).train()
+    losses = model.loss(**batch(model))
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    assert 'decode.loss_selector' in losses
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+# ---- configuration and bad input ------------------------------------------------------------------
+
+
+def test_a_minimal_config_takes_everything_else_from_the_segmentor():
+    model = MODELS.build(dict(
+        type='mmsparse.SparseRefineSegmentor', segmentor=segmentor_cfg(num_classes=7),
+        selector=dict(type='mmsparse.EntropySelector', alpha=0.3)))
+    assert model.num_classes == model.out_channels == model.decode_head.num_classes == 7
+    assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28,
+                                                                             103.53])
+    assert model.align_corners is False and model.decode_head.threshold is None
+    assert not hasattr(model.segmentor, 'auxiliary_head')
+    assert not any(p.requires_grad for p in model.segmentor.parameters())
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (dict(lr_scale=0), r'lr_scale must be in \(0, 1\], got 0'),
+    (dict(lr_scale=1.5), r'lr_scale must be in \(0, 1\], got 1.5'),
+    (dict(lr_size=(64,)), r'lr_size must be \(h, w\)'),
+    (dict(upsample='cubic'), "upsample must be one of .*'cubic'"),
+    (dict(test_cfg=dict(mode='tiles')), "'whole' or 'slide', got 'tiles'"),
+    (dict(test_cfg=dict(mode='slide', crop_size=(8, 8))), r"keys \['crop_size', 'mode', 'seg_logi"),
+    (dict(test_cfg=dict(mode='whole', logits=True)), "got .*'logits'"),
+    (dict(selector=dict(type='mmsparse.EntropySelector', alpha=0.3, num_classes=4)),
+     'selector.num_classes is 4, but the segmentor predicts 5'),
+    (dict(decode_head=dict(type='mmsparse.SparseRefineHead', num_classes=4)),
+     'decode_head.num_classes is 4, but the segmentor predicts 5'),
+    (dict(decode_head=dict(type='mmsparse.SparseRefineHead',
+                           ensembler=dict(type='mmsparse.GatedEnsembler', num_classes=4))),
+     'ensembler.num_classes is 4'),
+])
+def test_bad_settings_fail_when_the_model_is_built(change, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(refine_cfg() | change)
+
+
+def test_one_channel_heads_are_refused_by_name():
+    cfg = refine_cfg()
+    cfg['segmentor']['decode_head'] |= dict(num_classes=2, out_channels=1, threshold=0.3)
+    with pytest.raises(ValueError, match='out_channels=1; a one-channel sigmoid head is not'):
+        MODELS.build(cfg)
+
+
+def test_unknown_selector_is_named():
+    with pytest.raises(Exception, match='mmsparse.MagnitudeSelector'):
+        MODELS.build(refine_cfg(selector=dict(type='mmsparse.MagnitudeSelector')))
+
+
+@pytest.mark.parametrize('shape', [(1, 1, 64, 64), (1, 4, 64, 64), (3, 64, 64)])
+def test_wrong_channel_count(shape):
+    with pytest.raises(ValueError, match=r'images must be \[B, 3, H, W\], got'):
+        build_refine().predict(torch.zeros(shape))
+
+
+def test_image_smaller_than_the_deepest_stride():
+    model = build_refine(alpha=0.0, lr_size=(32, 32))
+    with pytest.raises(ValueError, match='at least 4 x 4 pixels .* got 3 x 40'):
+        model.predict(torch.randn(1, 3, 3, 40))
+
+
+def test_nan_logits_are_named():
+    model = build_refine()
+    model.segmentor.decode_head.conv_seg.bias.data[0] = float('nan')
+    with pytest.raises(ValueError, match='returned NaN logits'):
+        model.predict(**batch(model))
+
+
+def test_mask2former_scores_become_logits():
+    """Scores that need not sum to one: clipped, logarithm, softmax renormalizes."""
+    model = build_refine()
+    model.probabilities = True
+    scores = torch.rand(1, 5, 48, 50)
+    scores[:, 0] = 0
+    model.segmentor.inference = lambda inputs, metas: scores
+    low = model.low_resolution(torch.zeros(1, 3, 96, 100))
+    expected = F.interpolate(scores, size=(96, 100), mode='bilinear', align_corners=False)
+    torch.testing.assert_close(low.full().softmax(1), expected / expected.sum(1, keepdim=True),
+                               atol=1e-5, rtol=1e-4)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmsparse.models import UpsampledLogits
+from mmsparse.sparse import entropy
+
+sizes = st.tuples(st.integers(1, 30), st.integers(1, 30))
+
+
+def dense(scores, size, mode, probabilities=False):
+    kwargs = dict(align_corners=False) if mode == 'bilinear' else {}
+    full = F.interpolate(scores, size=size, mode=mode, **kwargs)
+    return full.clamp(min=1e-10).log() if probabilities else full
+
+
+@settings(max_examples=80, deadline=None)
+@given(low=sizes, full=sizes, mode=st.sampled_from(['nearest', 'bilinear']),
+       probabilities=st.booleans(), seed=st.integers(0, 99))
+def test_equals_the_full_size_map(low, full, mode, probabilities, seed):
+    g = torch.Generator().manual_seed(seed)
+    scores = torch.randn(2, 4, *low, generator=g)
+    scores = scores.softmax(1) if probabilities else scores * 3
+    expected = dense(scores, full, mode, probabilities)
+    found = UpsampledLogits(scores, full, mode=mode, probabilities=probabilities)
+    torch.testing.assert_close(found.full(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.entropy(), entropy(expected), atol=1e-5, rtol=1e-5)
+    indices = torch.ones(2, *full).nonzero().int()
+    torch.testing.assert_close(
+        found.at(indices), expected.permute(0, 2, 3, 1).flatten(0, 2), atol=1e-5, rtol=1e-5)
+    top = expected.topk(2, dim=1).values
+    clear = top[:, 0] - top[:, 1] > 1e-3
+    assert torch.equal(found.argmax()[clear], expected.argmax(1)[clear])
+
+
+@pytest.mark.parametrize('size', [(96, 200), (129, 130), (500, 64)])
+def test_bilinear_bands_join_without_a_seam(size):
+    scores = torch.randn(1, 19, 60, 70)
+    found = UpsampledLogits(scores, size, mode='bilinear')
+    torch.testing.assert_close(
+        found.entropy(), entropy(dense(scores, size, 'bilinear')), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['nearest', 'bilinear'])
+def test_full_at_equal_size_is_a_copy_bit_for_bit(mode):
+    scores = torch.randn(1, 5, 8, 9)
+    full = UpsampledLogits(scores, (8, 9), mode=mode).full()
+    assert torch.equal(full, scores)
+    full.zero_()
+    assert scores.abs().sum() > 0, 'writing into the result must not change the source'
+
+
+def test_nearest_never_computes_at_full_size(monkeypatch):
+    """Entropy is evaluated on h x w pixels, not on H x W."""
+    seen = []
+    scores = torch.randn(1, 3, 4, 5)
+    UpsampledLogits(scores, (40, 50), mode='nearest').per_pixel(
+        lambda z: seen.append(z.shape) or z.argmax(1), torch.int64)
+    assert seen == [scores.shape]
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match="one of .*got 'bicubic'"):
+        UpsampledLogits(torch.zeros(1, 2, 2, 2), (4, 4), mode='bicubic')

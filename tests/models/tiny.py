@@ -1,0 +1,59 @@
+"""A stock mmseg segmentor small enough for tests, and SparseRefine on it."""
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+from mmsparse.registry import MODELS
+
+PREPROCESSOR = dict(
+    type='mmseg.SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True, pad_val=0, seg_pad_val=255, size=(96, 101))
+
+
+def segmentor_cfg(num_classes=5, **kwargs):
+    norm = dict(type='BN')
+    return dict(
+        type='mmseg.EncoderDecoder',
+        data_preprocessor=PREPROCESSOR,
+        backbone=dict(type='mmseg.ResNetV1c', depth=18, base_channels=8, norm_cfg=norm),
+        decode_head=dict(
+            type='mmseg.FCNHead', in_channels=64, channels=16, num_convs=1, norm_cfg=norm,
+            num_classes=num_classes, concat_input=False, dropout_ratio=0),
+        auxiliary_head=dict(
+            type='mmseg.FCNHead', in_channels=32, channels=8, in_index=2, num_convs=1,
+            norm_cfg=norm, num_classes=num_classes, concat_input=False),
+        train_cfg=dict(), test_cfg=dict(mode='whole')) | kwargs
+
+
+def refine_cfg(num_classes=5, alpha=1.1, **kwargs):
+    return dict(
+        type='mmsparse.SparseRefineSegmentor',
+        segmentor=segmentor_cfg(num_classes),
+        selector=dict(type='mmsparse.EntropySelector', alpha=alpha),
+        decode_head=dict(
+            type='mmsparse.SparseRefineHead',
+            extractor=dict(type='mmsparse.SparseUNet', channels=(8, 12, 16)))) | kwargs
+
+
+def build_refine(seed=0, sharpness=400.0, **kwargs):
+    """The model with logits spread out, so that a threshold splits the pixels."""
+    torch.manual_seed(seed)
+    model = MODELS.build(refine_cfg(**kwargs))
+    model.segmentor.decode_head.conv_seg.weight.data.mul_(sharpness)
+    return model.eval()
+
+
+def batch(model, batch_size=2, size=(96, 101), num_classes=5, seed=0, training=False, **meta):
+    """Preprocessed random images and labels: ``dict(inputs=..., data_samples=...)``."""
+    g = torch.Generator().manual_seed(seed)
+    images, samples = [], []
+    for _ in range(batch_size):
+        coarse = torch.randint(0, 256, (3, 12, 12), generator=g).float()
+        image = torch.nn.functional.interpolate(coarse[None], size=size, mode='bilinear')[0]
+        images.append(image.byte())
+        sample = SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, img_path='') | meta)
+        labels = torch.randint(num_classes, (1, *size), generator=g)
+        labels[:, :3] = 255
+        sample.gt_sem_seg = PixelData(data=labels)
+        samples.append(sample)
+    return model.data_preprocessor(dict(inputs=images, data_samples=samples), training)

@@ -1,4 +1,4 @@
-"""The sparse 2-D floor: maps, layers, selection. Needs torch, and spconv at the first convolution."""
+"""The sparse 2-D floor: maps, layers, selection. spconv is imported at the first convolution."""
 from .layers import ActiveBatchNorm, DownConv2d, Linear1x1, SubMConv2d, UpConv2d
 from .maps import SparseMap
 from .masked_dense import MaskedMap

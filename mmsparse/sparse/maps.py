@@ -117,7 +117,7 @@ class SparseMap:
             batch_size=self.batch_size), rows
 
     def read(self, dense: Tensor) -> Tensor:
-        """Values of ``dense`` ``[B, H, W]`` or ``[B, C, H, W]`` at the rows: ``[N]``, ``[N, C]``."""
+        """Values of ``dense`` (``[B, H, W]`` or ``[B, C, H, W]``) at the rows: ``[N(, C)]``."""
         b, y, x = self.indices.long().unbind(1)
         return dense[b, :, y, x] if dense.ndim == 4 else dense[b, y, x]
 

@@ -71,8 +71,8 @@ def up_conv(x: MaskedMap, weight: Tensor, padding: int, fine_mask: Tensor) -> Ma
         padding: that of the paired ``down_conv``.
         fine_mask: ``[B, 1, H, W]`` bool, the mask that ``down_conv`` read.
     """
-    size = fine_mask.shape[2:]
-    lost = [n - (2 * (m - 1) + 3 - 2 * padding) for n, m in zip(size, x.data.shape[2:], strict=True)]
+    sizes = zip(fine_mask.shape[2:], x.data.shape[2:], strict=True)
+    lost = [fine - (2 * (coarse - 1) + 3 - 2 * padding) for fine, coarse in sizes]
     data = F.conv_transpose2d(
         x.data, weight.permute(3, 0, 1, 2), stride=2, padding=padding, output_padding=lost)
     return MaskedMap(data * fine_mask, fine_mask)

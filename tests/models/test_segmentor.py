@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
 from mmsparse.registry import MODELS
-from mmsparse.sparse import entropy
+from mmsparse.sparse import SparseMap, entropy
 from tests.models.tiny import batch, build_refine, refine_cfg, segmentor_cfg
 
 MODES = pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
@@ -35,7 +35,6 @@ def test_predict_end_to_end(upsample, seg_logits):
     mask = entropy(logits) > model.selector.alpha
     assert 0.05 < mask.float().mean() < 0.95
     model.decode_head.extractor.engine = 'masked_dense'
-    from mmsparse.sparse import SparseMap
     pixels = SparseMap.from_mask(data['inputs'], mask)
     refined = model.decode_head.classifier(model.decode_head.extractor(pixels))
     rows = logits.permute(0, 2, 3, 1)[mask]
@@ -132,15 +131,14 @@ def test_slide_averages_windows_and_keeps_the_whole_image_as_context():
     low = model.low_resolution(data['inputs'])
     logits, mask = low.full(), low.entropy() > model.selector.alpha
     total, count = torch.zeros_like(logits), torch.zeros(96, 101)
-    from mmsparse.sparse import SparseMap
     for top in (0, 32):
         for left in (0, 32, 53):
-            window = (slice(None), slice(top, top + 64), slice(left, left + 48))
-            pixels = SparseMap.from_mask(data['inputs'][:, :, *window[1:]], mask[window])
-            part = logits[:, :, *window[1:]]
-            total[:, :, *window[1:]] += pixels.write(
+            window = (..., slice(top, top + 64), slice(left, left + 48))
+            pixels = SparseMap.from_mask(data['inputs'][window], mask[window])
+            part = logits[window]
+            total[window] += pixels.write(
                 part.clone(), model.decode_head.predict(pixels, pixels.read(part)))
-            count[window[1:]] += 1
+            count[window] += 1
     expected = torch.where(mask[:, None], total / count, logits)
     found = model.inference(data['inputs'], [{}, {}])
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
@@ -166,7 +164,7 @@ def test_stock_test_time_augmentation():
     assert torch.equal(result.pred_sem_seg.data.squeeze(0), mean.argmax(0))
 
 
-# ---- training -------------------------------------------------------------------------------------
+# ---- training ----------------------------------------------------------------------------
 
 
 def test_a_training_step_changes_the_refiner_and_nothing_else():
@@ -227,7 +225,7 @@ def test_learnable_selector_trains_beside_the_head():
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-# ---- configuration and bad input ------------------------------------------------------------------
+# ---- configuration and bad input ----------------------------------------------------------
 
 
 def test_a_minimal_config_takes_everything_else_from_the_segmentor():

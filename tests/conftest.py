@@ -1,0 +1,39 @@
+"""Settings of the whole suite: checks on, seeds fixed, the checkout imported everywhere."""
+
+import os
+import random
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before anything imports mmsparse: its row checks are off by default.
+os.environ['MMSPARSE_DEBUG'] = '1'
+# Subprocesses of the tests run the checkout too; those that want the wheel clear it.
+os.environ['PYTHONPATH'] = str(ROOT)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Skip what needs a GPU where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if 'gpu' in item.keywords:
+            item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))

@@ -1,0 +1,144 @@
+"""The stack table, the checks, the sparse engine, and the config prefixes."""
+
+import re
+import sys
+import warnings
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
+from mmsparse import compat
+from mmsparse.compat import ONEDL, STACKS, STOCK, IncompatibleStackError
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Pretend that exactly these distributions are installed."""
+
+    def pretend(**versions):
+        versions = {name.replace('_', '-'): version for name, version in versions.items()}
+
+        def version(name):
+            if name not in versions:
+                raise metadata.PackageNotFoundError(name)
+            return versions[name]
+
+        monkeypatch.setattr(metadata, 'version', version)
+        monkeypatch.setattr(metadata, 'distributions', lambda: [
+            SimpleNamespace(metadata={'Name': n}, version=v) for n, v in versions.items()])
+        compat.sparse_engine.cache_clear()
+        compat.find_spconv.cache_clear()
+
+    yield pretend
+    monkeypatch.undo()
+    compat.sparse_engine.cache_clear()
+    compat.find_spconv.cache_clear()
+
+
+def versions_of(stack):
+    return dict(stack.packages.values())
+
+
+@pytest.mark.parametrize('stack', STACKS, ids=lambda stack: stack.name)
+def test_each_stack_is_recognized(stack, installed):
+    installed(**versions_of(stack))
+    assert compat.installed_stack() is stack
+
+
+@pytest.mark.parametrize('stack', STACKS, ids=lambda stack: stack.name)
+def test_missing_package_is_named_with_its_remedy(stack, installed):
+    versions = versions_of(stack)
+    distribution = stack.packages['mmcv'][0]
+    del versions[distribution]
+    installed(**versions)
+    with pytest.raises(IncompatibleStackError, match=rf'{distribution} .*mmsparse\[{stack.name}\]'):
+        compat.installed_stack()
+
+
+def test_two_stacks_at_once_are_refused(installed):
+    installed(**versions_of(STOCK), onedl_mmengine='0.10.12')
+    with pytest.raises(IncompatibleStackError, match='both stacks.*onedl-mmengine'):
+        compat.installed_stack()
+
+
+def test_nothing_installed(installed):
+    installed()
+    with pytest.raises(IncompatibleStackError, match='mmengine, mmcv, mmdet, mmsegmentation'):
+        compat.installed_stack()
+
+
+def test_this_environment_is_one_of_them():
+    assert compat.installed_stack() in STACKS
+
+
+def test_tables_agree_with_the_constraints_and_the_extras(root):
+    """The versions stand in three files, for three readers; they are the same."""
+    setup = (root / 'setup.cfg').read_text()
+    for stack in STACKS:
+        pins = (root / 'requirements' / f'{stack.name}.txt').read_text().splitlines()
+        for distribution, version in stack.packages.values():
+            assert f'{distribution}=={version}' in pins
+            assert f'\n    {distribution}=={version}\n' in setup
+        for requirement in re.findall(r'"(.+?)"', stack.spconv):
+            assert f'\n    {requirement}\n' in setup
+
+
+# ---- The sparse engine ----
+
+
+@pytest.mark.parametrize('name', ['spconv-cu120', 'spconv-cu126', 'spconv_cu118'])
+def test_cuda_wheels_are_usable(name, installed):
+    installed(**{name: '2.3.6'})
+    engine = compat.sparse_engine()
+    assert engine.usable
+    assert engine.distribution == name.replace('_', '-')
+
+
+@pytest.mark.parametrize('others', [{}, {'spconv-cu120': '2.3.6'}])
+def test_cpu_only_wheel_is_refused_by_name(installed, others):
+    """Also beside a good one: both install the same folder."""
+    installed(spconv='2.3.8', **others)
+    with pytest.raises(ImportError, match=r'spconv 2\.3\.8: .*data race.*pip uninstall -y spconv'):
+        compat.find_spconv()
+
+
+def test_no_spconv_says_how_to_get_one(installed):
+    installed()
+    with pytest.raises(ImportError, match='pip install "spconv-cu1'):
+        compat.find_spconv()
+
+
+def test_command_fits_the_python(monkeypatch):
+    monkeypatch.setattr(sys, 'version_info', (3, 12, 0))
+    assert compat.spconv_command() == f'pip install {ONEDL.spconv}'  # cu120 has no wheel there
+    monkeypatch.setattr(sys, 'version_info', (3, 11, 0))
+    assert compat.spconv_command() == f'pip install {STOCK.spconv}'
+
+
+def test_find_spconv_returns_the_module():
+    assert hasattr(compat.find_spconv(), 'SparseConvTensor')
+
+
+# ---- Config prefixes ----
+
+
+@pytest.mark.parametrize('base, key', [
+    ('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'decode_head'),
+    ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'roi_head'),
+])
+def test_stock_prefixes_resolve(base, key, tmp_path):
+    (tmp_path / 'config.py').write_text(f'_base_ = {base!r}\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        cfg = Config.fromfile(tmp_path / 'config.py')
+    assert key in cfg.model
+
+
+def test_mending_twice_is_once():
+    before = dict(MODULE2PACKAGE)
+    compat.mend()
+    assert MODULE2PACKAGE == before
+    assert MODULE2PACKAGE['mmsparse'] == 'mmsparse'

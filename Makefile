@@ -1,0 +1,41 @@
+# make demo / make test do everything from a fresh clone; see docs/install.md.
+#   STACK=stock|onedl   the MM packages: the stock ones (default) or their maintained forks
+#   TORCH="torch==X"    another torch than the tested one; it stays until another is named
+#   PYTHON=python3.11   the interpreter the environment is made of
+STACK ?= stock
+TORCH ?=
+PYTHON ?= python3
+
+VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
+RUN := PYTHONPATH="$(CURDIR)" $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest
+
+.PHONY: demo test nightly lint doctor install clean
+.DEFAULT_GOAL := demo
+
+demo: install
+	$(RUN) tools/demo.py
+
+test: install
+	$(PYTEST) $(ARGS)
+
+nightly: install
+	$(PYTEST) -m "slow or not slow" $(ARGS)
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/codespell
+	$(RUN) .ci/lint_docs.py
+	$(VENV)/bin/lint-imports --config setup.cfg --no-cache
+
+doctor: install
+	$(RUN) -m mmsparse.doctor
+
+install:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "[mmsparse] no $(PYTHON): sudo apt-get install python3 python3-venv python3-dev" >&2; exit 1; }
+	@$(PYTHON) requirements/install.py --stack "$(STACK)" --torch "$(TORCH)" --python "$(PYTHON)"
+
+clean:
+	rm -rf $(VENV) work_dirs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -1,0 +1,66 @@
+"""What ``train.py`` and ``test.py`` share: their common arguments, and the config made of them.
+
+Nothing heavy is imported at the top: ``mim train`` runs ``train.py -h`` before each training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def stop(message: str) -> None:
+    """End with one line on stderr and exit code 1."""
+    sys.exit(f'{Path(sys.argv[0]).name}: {message}')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that training and testing share, named as in mmseg's and mmdet's tools."""
+    from mmengine.config import DictAction
+
+    parser.add_argument('config', help='a config file')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go '
+                                           '(default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that override those of the config; lists as key="[a,b]"')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes of a distributed run are started')
+    # torch.distributed.launch passes one spelling or the other, depending on its version.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config with the command line merged in.
+
+    ``--cfg-options`` comes first, then the launcher, then the work folder: the command line, else
+    the config, else ``work_dirs/NAME_OF_CONFIG``.
+    """
+    if not Path(args.config).is_file():
+        stop(f'config {args.config} does not exist')
+    from mmengine.config import Config
+
+    import mmsparse  # noqa: F401  the prefix `mmsparse::` and safe checkpoints, before parsing
+
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    return cfg
+
+
+def check_checkpoint(path: str) -> None:
+    """Stop where a local checkpoint is missing, before a model is built for it."""
+    if '://' not in path and not Path(path).expanduser().is_file():
+        stop(f'checkpoint {path} does not exist')

@@ -1,0 +1,91 @@
+"""Evaluate a checkpoint of any config whose default scope is mmseg or mmdet."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from command_line import add_common_arguments, check_checkpoint, load_config, stop
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line, as in mmseg's ``tools/test.py``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='a checkpoint: a file or a URL')
+    parser.add_argument('--out', help='where predictions go: a folder (mmseg) or a .pkl (mmdet)')
+    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
+    parser.add_argument('--show-dir', help='save painted predictions here')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds between windows')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    return parser.parse_args()
+
+
+def paint(cfg: Config, args: argparse.Namespace) -> None:
+    """Turn the visualization hook on."""
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        stop('--show and --show-dir need default_hooks.visualization in the config')
+    hook.draw = True
+    if args.show:
+        hook.show = True
+        hook.wait_time = args.wait_time
+    if args.show_dir:
+        if cfg.get('default_scope') == 'mmdet':
+            hook.test_out_dir = args.show_dir
+        else:
+            cfg.visualizer.save_dir = args.show_dir
+
+
+def augment(cfg: Config) -> None:
+    """Wrap the model and the test pipeline for test-time augmentation."""
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        stop(f'--tta needs {" and ".join(missing)} in the config')
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+    cfg.tta_model.module = cfg.model
+    cfg.model = cfg.tta_model
+
+
+def save_predictions(cfg: Config, out: str) -> None:
+    """Have the metrics write predictions to ``out``, each scope in its own way."""
+    evaluators = cfg.test_evaluator
+    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+    if cfg.get('default_scope') == 'mmdet':
+        if not out.endswith(('.pkl', '.pickle')):
+            stop(f'--out {out}: mmdet writes one file, whose name ends in .pkl')
+        cfg.test_evaluator = [*evaluators, dict(type='mmdet.DumpDetResults', out_file_path=out)]
+    else:
+        for evaluator in evaluators:
+            evaluator.output_dir = out
+            evaluator.keep_results = True
+
+
+def main() -> None:
+    """Merge the command line into the config and run mmengine's runner."""
+    args = parse_args()
+    check_checkpoint(args.checkpoint)
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        paint(cfg, args)
+    if args.tta:
+        augment(cfg)
+    if args.out is not None:
+        save_predictions(cfg, args.out)
+
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()

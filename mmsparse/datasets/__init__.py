@@ -1,0 +1,7 @@
+"""Data: built-in procedural scenes, and CamVid."""
+from .camvid import CamVidDataset
+from .scene_dataset import SceneDataset
+from .scenes import render_scene
+from .transforms import RenderScene
+
+__all__ = ['CamVidDataset', 'RenderScene', 'SceneDataset', 'render_scene']

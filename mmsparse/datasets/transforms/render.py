@@ -1,0 +1,93 @@
+"""Render a scene in place of reading files."""
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from mmsparse.registry import TRANSFORMS
+
+from ..scenes import render_label, render_scene
+
+
+@TRANSFORMS.register_module()
+class RenderScene(BaseTransform):
+    """Put the picture and the label of a scene where mmseg's loading transforms put theirs.
+
+    A training pipeline starts with ``RenderScene``. A test pipeline keeps mmseg's order, in which
+    the ground truth is not resized with the image::
+
+        [dict(type='mmsparse.RenderScene', with_seg=False),   # as LoadImageFromFile
+         dict(type='Resize', scale_factor=0.5),
+         dict(type='mmsparse.RenderScene', with_img=False),   # as LoadAnnotations
+         dict(type='PackSegInputs')]
+
+    Required keys: ``scene``, ``label_map``, ``reduce_zero_label``, ``seg_fields`` (from
+    ``mmsparse.SceneDataset``). Added keys: ``img``, ``img_shape``, ``ori_shape``;
+    ``gt_seg_map``.
+
+    Args:
+        with_img: add the picture, uint8 BGR ``[H, W, 3]``.
+        with_seg: add the label, uint8 ``[H, W]``.
+        cache: keep this many rendered scenes in the memory of each worker (8 MB each at
+            1024 x 2048), the latest ones. Worth it where a dataset is passed over many times.
+
+    Raises:
+        ValueError: both are false, or ``cache`` is negative.
+    """
+
+    def __init__(self, *, with_img: bool = True, with_seg: bool = True, cache: int = 0) -> None:
+        if not (with_img or with_seg):
+            raise ValueError('RenderScene: with_img and with_seg are both False, nothing to do')
+        self.with_img = with_img
+        self.with_seg = with_seg
+        if cache < 0:
+            raise ValueError(f'RenderScene.cache must be >= 0 scenes, got {cache}')
+        self.cache = cache
+        self._cached: OrderedDict[tuple, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+
+    def transform(self, results: dict) -> dict:
+        """Add the keys above."""
+        if 'scene' not in results:
+            raise KeyError("RenderScene needs the key 'scene', which mmsparse.SceneDataset "
+                           f'provides; got {sorted(results)}')
+        if self.with_img:
+            image, label = self._render(results['scene'])
+            results['img'] = image
+            results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        else:
+            label = render_label(**results['scene'])
+        if self.with_seg:
+            if results['reduce_zero_label']:  # class 0 becomes 255, the others move down
+                label = label - 1  # uint8 wraps around
+            if results['label_map'] is not None:
+                label = _relabel(label, results['label_map'])
+            results['gt_seg_map'] = label
+            results['seg_fields'].append('gt_seg_map')
+        return results
+
+    def _render(self, scene: dict) -> tuple[np.ndarray, np.ndarray]:
+        """The scene, from memory if it is there; the caller may write to the arrays."""
+        if not self.cache:
+            return render_scene(**scene)
+        key = tuple(sorted(scene.items()))
+        if key not in self._cached:
+            self._cached[key] = render_scene(**scene)
+            if len(self._cached) > self.cache:
+                self._cached.popitem(last=False)
+        self._cached.move_to_end(key)
+        image, label = self._cached[key]
+        return image.copy(), label.copy()
+
+    def __repr__(self) -> str:
+        return (f'RenderScene(with_img={self.with_img}, with_seg={self.with_seg}, '
+                f'cache={self.cache})')
+
+
+def _relabel(label: np.ndarray, label_map: dict[int, int]) -> np.ndarray:
+    """Replace old by new class numbers, all at once."""
+    new = label.copy()
+    for old, number in label_map.items():
+        new[label == old] = number
+    return new

@@ -78,8 +78,8 @@ class Canvas:
                  color: Color,
                  *,
                  distance: float = 0.0,
-                 grain: float = 0.05,
-                 stain: float = 0.05) -> int:
+                 grain: float = 0.04,
+                 stain: float = 0.04) -> int:
         """A new material.
 
         Args:
@@ -154,7 +154,7 @@ class Canvas:
         # One small tile repeated: drawing two million normals would take half of the time.
         tile = rng.standard_normal((256, 256), dtype=np.float32)
         light = 1 + grain * _tiled(tile, shape, rng) + stain * _smooth(rng, shape, cells=48)
-        light *= np.clip(0.95 + 0.12 * _smooth(rng, shape, cells=3), 0.5, 1.4)
+        light *= np.clip(0.95 + 0.08 * _smooth(rng, shape, cells=3), 0.5, 1.4)
         colors = np.asarray(self.colors, dtype=np.float32)
         planes = []
         for channel in range(3):

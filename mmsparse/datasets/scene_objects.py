@@ -1,8 +1,8 @@
 """What stands in a street: functions that draw one thing each onto a :class:`Canvas`.
 
 Lengths are metres: ``x`` to the right of the camera, ``y`` above the road, ``z`` ahead. Colors are
-BGR. Colors overlap between classes on purpose (gray walls, gray roads; red shop fronts, red signs;
-brown trunks, brown poles), so that shape and context have to decide.
+BGR. Every class has colors of its own, varied, textured and lit, so that a network trained for
+minutes learns it wherever it can see it: what a low resolution loses is then visible as such.
 """
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ def gray(rng: np.random.Generator, low: float, high: float, tint: float = 10) ->
     return np.clip(rng.uniform(low, high) + rng.uniform(-tint, tint, 3), 0, 255)
 
 
-def vivid(rng: np.random.Generator) -> np.ndarray:
-    """A random saturated color."""
-    color = rng.uniform(20, 90, 3)
-    color[rng.permutation(3)[:rng.integers(1, 3)]] = rng.uniform(120, 230)
-    return color
+def steel(rng: np.random.Generator) -> np.ndarray:
+    """The color of poles: nearly black."""
+    return gray(rng, 15, 40, 4)
 
 
 def building(canvas: Canvas, rng: np.random.Generator, side: int, x: float, z0: float,
@@ -37,12 +35,11 @@ def building(canvas: Canvas, rng: np.random.Generator, side: int, x: float, z0: 
         x: distance of the wall from the middle of the road.
         z0, z1: near and far end.
     """
-    walls = (lambda: gray(rng, 90, 190, 6), lambda: np.array([60, 80, 150]) + gray(rng, -20, 40),
-             lambda: np.array([120, 160, 190]) + gray(rng, -30, 30))
-    color = np.clip(walls[rng.integers(3)](), 20, 230)
+    walls = ([60, 80, 150], [110, 160, 200], [80, 130, 180])  # brick, plaster, sandstone
+    color = np.clip(walls[rng.integers(3)] + gray(rng, -25, 30), 20, 230)
     depth, far = rng.uniform(8, 14), side * x
     outer = far + side * depth
-    window = gray(rng, 25, 80) + rng.uniform(0, 1) * np.array([50, 30, 10])
+    window = np.array([90, 110, 130]) * rng.uniform(.6, 1)
     side_wall = canvas.material(BUILDING, color, distance=z0, stain=0.06)
     front = canvas.material(BUILDING, color * rng.uniform(0.7, 1.15), distance=z0, stain=0.06)
     glass = canvas.material(BUILDING, window, distance=z0, grain=0.03, stain=0.25)
@@ -50,8 +47,8 @@ def building(canvas: Canvas, rng: np.random.Generator, side: int, x: float, z0: 
     canvas.polygons(front, [quad_facing(far, outer, z0, 0, height)])
     floor = rng.uniform(2.8, 3.6)
     floors = np.arange(floor, height - 2.2, floor)
-    shops = canvas.material(BUILDING, vivid(rng), distance=z0, stain=0.15)
-    if rng.random() < 0.5:
+    shops = canvas.material(BUILDING, np.array([40, 60, 120]) + gray(rng, -20, 40), distance=z0)
+    if rng.random() < 0.35:
         canvas.polygons(shops, [quad_along(far, z0 + .5, z1 - .5, 2.6, 3.1)])
     width, step = rng.uniform(0.8, 1.6), rng.uniform(2.0, 3.2)
     canvas.polygons(glass, [quad_along(far, z, min(z + width, z1), y, y + floor * .55)
@@ -92,22 +89,22 @@ def tree(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
 
 def lamp(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A street lamp: a tall pole, an arm over the road, a lamp at its end."""
-    metal = canvas.material(POLE, gray(rng, 30, 100), distance=z)
+    metal = canvas.material(POLE, steel(rng), distance=z)
     height, reach = rng.uniform(6, 9), -np.sign(x) * rng.uniform(1, 2.2)
-    canvas.box(metal, x, 0, z, rng.uniform(.12, .2), height)
-    canvas.box(metal, x + reach / 2, height, z, abs(reach), .1)
+    canvas.box(metal, x, 0, z, rng.uniform(.18, .3), height)
+    canvas.box(metal, x + reach / 2, height, z, abs(reach), .14)
     canvas.box(metal, x + reach, height - .1, z, .5, .18)
 
 
 def sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """One or two traffic signs on a thin pole: disc, triangle or board, rimmed, with a glyph."""
-    metal = canvas.material(POLE, gray(rng, 30, 110), distance=z)
+    metal = canvas.material(POLE, steel(rng), distance=z)
     top = rng.uniform(2.2, 3.2)
-    canvas.box(metal, x, 0, z, rng.uniform(.07, .12), top)
-    rims = ([40, 40, 190], [160, 90, 30], [40, 170, 210], [60, 130, 40])
+    canvas.box(metal, x, 0, z, rng.uniform(.12, .18), top)
+    rims = ([200, 90, 10], [40, 40, 200])
     for k in range(rng.integers(1, 3)):
         y, r = top - .95 * k, rng.uniform(.32, .45)
-        rim = canvas.material(SIGN, rims[rng.integers(4)] + gray(rng, -15, 25), distance=z)
+        rim = canvas.material(SIGN, rims[rng.integers(2)] + gray(rng, -15, 20), distance=z)
         field = canvas.material(SIGN, gray(rng, 170, 235), distance=z)
         glyph = canvas.material(SIGN, gray(rng, 15, 60), distance=z)
         kind = rng.integers(3)
@@ -126,10 +123,10 @@ def sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
 
 def traffic_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A dark box with three lamps, one of them lit, on a pole."""
-    metal = canvas.material(POLE, gray(rng, 30, 100), distance=z)
-    housing = canvas.material(LIGHT, gray(rng, 15, 50), distance=z)
+    metal = canvas.material(POLE, steel(rng), distance=z)
+    housing = canvas.material(LIGHT, np.array([20, 165, 200]) * rng.uniform(.8, 1), distance=z)
     top = rng.uniform(2.6, 3.6)
-    canvas.box(metal, x, 0, z, rng.uniform(.1, .16), top)
+    canvas.box(metal, x, 0, z, rng.uniform(.16, .24), top)
     canvas.box(housing, x, top - .9, z, .36, 1.0)
     lit = rng.integers(3)
     for k, color in enumerate(([40, 40, 230], [40, 180, 240], [80, 220, 60])):
@@ -141,11 +138,11 @@ def traffic_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) 
 def car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A car from behind or from the front, with a dark patch of road below it."""
     width, height = rng.uniform(1.65, 1.95), rng.uniform(1.35, 1.75)
-    paint = gray(rng, 15, 225) if rng.random() < .6 else vivid(rng)
+    paint = np.array([150, 120, 15]) * rng.uniform(.6, 1.5)  # teal
     body = canvas.material(CAR, paint, distance=z)
     roof = canvas.material(CAR, paint * .85, distance=z)
-    glass = canvas.material(CAR, gray(rng, 25, 90), distance=z, stain=.2)
-    dark = canvas.material(CAR, gray(rng, 10, 35), distance=z)
+    glass = canvas.material(CAR, np.array([90, 70, 30]) * rng.uniform(.7, 1), distance=z)
+    dark = canvas.material(CAR, [60, 45, 10], distance=z)
     lamps = canvas.material(CAR, [40, 40, 200] if x > 0 else [200, 230, 235], distance=z)
     shadow = canvas.material(ROAD, gray(rng, 25, 45), distance=z)
     canvas.polygons(shadow, [quad_ground(x - width * .55, x + width * .55, z, z + 1.2)])
@@ -165,10 +162,10 @@ def car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
 def pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """Two legs, a torso with an arm, a head."""
     height, stride = rng.uniform(1.5, 1.9), rng.uniform(.05, .22)
-    skin = canvas.material(PEDESTRIAN, np.array([90, 120, 180]) * rng.uniform(.4, 1.2), distance=z)
-    legs = canvas.material(PEDESTRIAN, gray(rng, 20, 120, 25), distance=z, stain=.15)
-    coat = canvas.material(PEDESTRIAN, vivid(rng) if rng.random() < .5 else gray(rng, 20, 200),
-                           distance=z, stain=.15)
+    skin = canvas.material(PEDESTRIAN, np.array([150, 130, 220]) * rng.uniform(.8, 1.1), distance=z)
+    legs = canvas.material(PEDESTRIAN, np.array([110, 30, 80]) * rng.uniform(.7, 1), distance=z)
+    purple = np.array([180, 50, 190]) * rng.uniform(.6, 1.2)
+    coat = canvas.material(PEDESTRIAN, purple, distance=z)
     for dx in (-stride, stride):
         canvas.box(legs, x + dx, 0, z, .16, height * .5)
     canvas.box(coat, x, height * .45, z, .42, height * .4)

@@ -118,12 +118,13 @@ def _sky_and_ground(canvas: Canvas, rng: np.random.Generator, half_road: float,
             for _ in range(12):
                 canvas.disc(wood, x + rng.normal(0, 12), 4, z, rng.uniform(3, 8))
     verge = canvas.material(things.VEGETATION, [40, 110, 90], grain=.16, stain=.15)
-    paving = canvas.material(things.SIDEWALK, things.gray(rng, 115, 180), grain=.1, stain=.08)
-    kerb = canvas.material(things.SIDEWALK, things.gray(rng, 130, 190), grain=.06)
+    paving = canvas.material(things.SIDEWALK, [20, 0, 30] + things.gray(rng, 125, 170), grain=.08,
+                             stain=.06)
+    kerb = canvas.material(things.SIDEWALK, [25, 0, 35] + things.gray(rng, 135, 180), grain=.05)
     tar = things.gray(rng, 55, 105, 5)
     asphalt = canvas.material(things.ROAD, tar, grain=.12, stain=.09)
-    patch = canvas.material(things.ROAD, tar * rng.uniform(.6, .85), grain=.15)
-    pale = canvas.material(things.ROAD, tar * rng.uniform(1.15, 1.4), grain=.15)
+    patch = canvas.material(things.ROAD, tar * rng.uniform(.75, .9), grain=.12)
+    pale = canvas.material(things.ROAD, tar * rng.uniform(1.1, 1.25), grain=.12)
     horizon = canvas.camera.project(np.array([0., 0., 1e4]))[1]
     canvas.box_px(verge, 0, horizon, canvas.width, canvas.height)
     near, road = .8, half_road
@@ -140,10 +141,10 @@ def _sky_and_ground(canvas: Canvas, rng: np.random.Generator, half_road: float,
 
 def _lane_marks(canvas: Canvas, rng: np.random.Generator, road: float) -> None:
     """Middle and edge lines, dashed or not, and perhaps a zebra crossing."""
-    white = rng.uniform(150, 225)
+    white = rng.uniform(175, 235)
     paint = canvas.material(things.LANE, [white * .75, white * .95, white] if rng.random() < .25
                             else things.gray(rng, white - 10, white + 10), grain=.12, stain=.12)
-    w = rng.uniform(.06, .1)
+    w = rng.uniform(.08, .13)
     dash, gap = rng.uniform(2.5, 4), rng.uniform(3, 7)
     starts = np.arange(rng.uniform(1, 5), 100, dash + gap)
     middle = rng.uniform(-.2, .2)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mmsparse.compat import find_spconv
 
 from . import masked_dense
+from .gathered import gathered_conv, neighbor_table
 from .masked_dense import MaskedMap
 
 if TYPE_CHECKING:
@@ -85,9 +86,12 @@ class _Conv3x3(nn.Module):
             2, self.in_channels, self.out_channels, 3, bias=False,
             indice_key=f'{key}{self.level}', algo=algo, **kind)
         # The training flag chooses between kernels with and without a backward.
-        needs_grad = torch.is_grad_enabled() and (
+        training = self.training or self._needs_grad(x)
+        return conv._conv_forward(training, x, self.weight, None)
+
+    def _needs_grad(self, x: SparseConvTensor) -> bool:
+        return torch.is_grad_enabled() and (
             x.features.requires_grad or self.weight.requires_grad)
-        return conv._conv_forward(needs_grad or self.training, x, self.weight, None)
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {self.out_channels}, level={self.level}'
@@ -100,7 +104,12 @@ class SubMConv2d(_Conv3x3):
         """``C`` to ``D`` channels, same pixels, same row order."""
         if isinstance(x, MaskedMap):
             return masked_dense.subm_conv(x, self.weight)
-        return self._spconv(x, 'subm', subm=True)
+        if x.features.is_cuda or self._needs_grad(x):
+            return self._spconv(x, 'subm', subm=True)
+        key = f'neighbors{self.level}'
+        if key not in x.indice_dict:  # travels with the tensor, like spconv's own rulebooks
+            x.indice_dict[key] = neighbor_table(x.indices, x.spatial_shape, x.batch_size)
+        return x.replace_feature(gathered_conv(x.features, x.indice_dict[key], self.weight))
 
 
 class DownConv2d(_Conv3x3):

@@ -124,6 +124,19 @@ def test_no_pixel_gives_no_rows(engine):
     assert out.shape == (0, 8)
 
 
+@pytest.mark.parametrize('padding', [0, 1])
+@pytest.mark.parametrize('size', [(2, 97, 130), (1, 192, 256)])
+def test_inference_without_gradients_equals_the_oracle(padding, size):
+    """On the CPU it takes another way through the layers (more rows than one block of it)."""
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 12, 16, 24), down_padding=padding)).double().eval()
+    image, mask = torch.randn(size[0], 3, *size[1:]).double(), boundary_mask(*size, share=0.3)
+    expected = DenseUNet(net.state_dict(), 4, padding, False)(image, mask[:, None].double())
+    with torch.no_grad():
+        found = net(SparseMap.from_mask(image, mask))
+    assert relative_error([found], [expected]) < 1e-12
+
+
 def test_a_batch_of_two_equals_two_batches_of_one():
     torch.manual_seed(0)
     net = randomize_norms(build(channels=(8, 12, 16, 24))).eval()

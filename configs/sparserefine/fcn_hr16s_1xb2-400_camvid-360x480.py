@@ -1,0 +1,28 @@
+# Low-resolution baseline on CamVid: half-size pictures, scored at full size.
+_base_ = [
+    '../_base_/models/fcn_hr16s.py', '../_base_/datasets/camvid-720x960.py',
+    '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
+]
+# The classes that cover few pixels weigh more, or so short a training would never predict them.
+class_weight = [1., 1., 3., 1., 1., 1., 3., 2., 2., 3., 3.]
+model = dict(decode_head=dict(loss_decode=dict(class_weight=class_weight)))
+crop_size = (256, 256)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='Resize', scale_factor=0.5),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale_factor=0.5),
+    # after Resize: ground truth keeps its full size
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,28 @@
+# SparseRefine on the frozen low-resolution baseline; see tools/demo.py.
+_base_ = [
+    '../_base_/models/fcn_hr16s.py', '../_base_/datasets/scenes-1024x2048.py',
+    '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
+]
+crop_size = (1024, 256)  # what the low-resolution model was trained on, (512, 128), at full size
+train_pipeline = [
+    dict(type='mmsparse.RenderScene', cache=64),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+model = dict(
+    _delete_=True,
+    type='mmsparse.SparseRefineSegmentor',
+    segmentor={{_base_.model}},
+    segmentor_checkpoint='work_dirs/fcn_hr16s_1xb2-400_scenes-512x1024/iter_400.pth',
+    lr_scale=0.5,
+    upsample='nearest',
+    selector=dict(type='mmsparse.EntropySelector', alpha=0.8, min_points=256),
+    decode_head=dict(
+        type='mmsparse.SparseRefineHead',
+        extractor=dict(type='mmsparse.SparseUNet', channels=(16, 32, 64)),
+        ensembler=dict(type='mmsparse.GatedEnsembler')),
+    test_cfg=dict(mode='whole', seg_logits=False))
+visualizer = dict(type='mmsparse.RefinementVisualizer')

@@ -1,0 +1,21 @@
+# SparseRefine on the frozen low-resolution baseline; see projects/camvid.
+_base_ = [
+    '../_base_/models/fcn_hr16s.py', '../_base_/datasets/camvid-720x960.py',
+    '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
+]
+train_dataloader = dict(batch_size=2)
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+model = dict(
+    _delete_=True,
+    type='mmsparse.SparseRefineSegmentor',
+    segmentor={{_base_.model}},
+    segmentor_checkpoint='work_dirs/fcn_hr16s_1xb2-400_camvid-360x480/iter_400.pth',
+    lr_scale=0.5,
+    upsample='nearest',
+    selector=dict(type='mmsparse.EntropySelector', alpha=0.5, min_points=256),
+    decode_head=dict(
+        type='mmsparse.SparseRefineHead',
+        extractor=dict(type='mmsparse.SparseUNet', channels=(16, 32, 64)),
+        ensembler=dict(type='mmsparse.GatedEnsembler')),
+    test_cfg=dict(mode='whole', seg_logits=False))
+visualizer = dict(type='mmsparse.RefinementVisualizer')

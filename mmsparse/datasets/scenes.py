@@ -7,8 +7,8 @@ lane marks, pedestrians). Nothing is downloaded or stored.
 * **Deterministic** by ``(seed, index)``: same versions of numpy and OpenCV, same picture. Layout
   is drawn in metres and does not depend on the size; only texture and noise do.
 * **Pixel-exact labels**: nothing is anti-aliased or blurred, see :mod:`.scene_canvas`.
-* **Not solvable by color**: surfaces are textured, unevenly lit, hazy in the distance and noisy,
-  and colors overlap between classes.
+* **Learnable in minutes**: every class has colors of its own, under texture, uneven light, haze and
+  noise. What is hard about a scene is its resolution.
 
 Letters: ``H, W`` size in pixels.
 """

@@ -294,7 +294,7 @@ def test_nan_logits_are_named():
 
 def test_mask2former_scores_become_logits():
     """Scores that need not sum to one: clipped, logarithm, softmax renormalizes."""
-    model = build_refine()
+    model = build_refine(upsample='bilinear')
     model.probabilities = True
     scores = torch.rand(1, 5, 48, 50)
     scores[:, 0] = 0

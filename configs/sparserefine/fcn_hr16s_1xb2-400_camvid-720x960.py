@@ -4,9 +4,6 @@ _base_ = [
     '../_base_/models/fcn_hr16s.py', '../_base_/datasets/camvid-720x960.py',
     '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
 ]
-# The classes that cover few pixels weigh more, or so short a training would never predict them.
-class_weight = [1., 1., 3., 1., 1., 1., 3., 2., 2., 3., 3.]
-model = dict(decode_head=dict(loss_decode=dict(class_weight=class_weight)))
 crop_size = (256, 256)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

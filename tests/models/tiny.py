@@ -11,17 +11,18 @@ PREPROCESSOR = dict(
 
 
 def segmentor_cfg(num_classes=5, **kwargs):
-    norm = dict(type='BN')
+    # every type with its scope: tests run under whatever default scope the last one left
+    norm, loss = dict(type='BN'), dict(type='mmseg.CrossEntropyLoss')
     return dict(
         type='mmseg.EncoderDecoder',
         data_preprocessor=PREPROCESSOR,
         backbone=dict(type='mmseg.ResNetV1c', depth=18, base_channels=8, norm_cfg=norm),
         decode_head=dict(
             type='mmseg.FCNHead', in_channels=64, channels=16, num_convs=1, norm_cfg=norm,
-            num_classes=num_classes, concat_input=False, dropout_ratio=0),
+            num_classes=num_classes, concat_input=False, dropout_ratio=0, loss_decode=loss),
         auxiliary_head=dict(
             type='mmseg.FCNHead', in_channels=32, channels=8, in_index=2, num_convs=1,
-            norm_cfg=norm, num_classes=num_classes, concat_input=False),
+            norm_cfg=norm, num_classes=num_classes, concat_input=False, loss_decode=loss),
         train_cfg=dict(), test_cfg=dict(mode='whole')) | kwargs
 
 

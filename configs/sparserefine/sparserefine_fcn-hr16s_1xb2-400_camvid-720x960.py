@@ -12,7 +12,7 @@ model = dict(
     segmentor_checkpoint='work_dirs/fcn_hr16s_1xb2-400_camvid-360x480/iter_400.pth',
     lr_scale=0.5,
     upsample='nearest',
-    selector=dict(type='mmsparse.EntropySelector', alpha=0.5, min_points=256),
+    selector=dict(type='mmsparse.EntropySelector', alpha=1.0, min_points=256),
     decode_head=dict(
         type='mmsparse.SparseRefineHead',
         extractor=dict(type='mmsparse.SparseUNet', channels=(16, 32, 64)),

@@ -2,7 +2,7 @@
 # `camvid`; without it, `data` in the current folder.
 dataset_type = 'mmsparse.CamVidDataset'
 data_root = '{{$MMSPARSE_DATA:data}}/camvid'
-crop_size = (480, 480)
+crop_size = (256, 256)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -31,7 +31,7 @@ tta_pipeline = [
         ]),
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),

@@ -28,8 +28,8 @@ DATASETS = Registry(
     'dataset', parent=ROOT_DATASETS, scope='mmsparse', locations=['mmsparse.datasets'])
 TRANSFORMS = Registry(
     'transform', parent=ROOT_TRANSFORMS, scope='mmsparse', locations=['mmsparse.datasets'])
-# No metric of our own yet; the first one brings mmsparse.evaluation, and this location with it.
-METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmsparse', locations=['mmsparse.engine'])
+METRICS = Registry(
+    'metric', parent=ROOT_METRICS, scope='mmsparse', locations=['mmsparse.evaluation'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmsparse', locations=['mmsparse.engine'])
 VISUALIZERS = Registry(
     'visualizer', parent=ROOT_VISUALIZERS, scope='mmsparse', locations=['mmsparse.visualization'])

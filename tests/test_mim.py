@@ -65,7 +65,7 @@ def test_train(trained):
     work_dir, output = trained
     assert (work_dir / 'iter_2.pth').is_file()
     assert 'mmsparse/.mim/configs/sparserefine' in output  # the wheel's, not the checkout's
-    assert 'decode.loss_sparse' in output
+    assert 'decode.loss_sparse_ce' in output
     assert 'Training finished successfully' in output
 
 

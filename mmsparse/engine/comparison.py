@@ -1,7 +1,6 @@
 """Several models on the same images: accuracy, time, and how well the selector chose.
 
-Letters: ``K`` classes, ``H, W`` full size, ``W`` also the pixels a model gets wrong (as in the
-paper's recall ``|M & W| / |W|``), ``M`` the selected ones.
+Letters: ``K`` classes, ``H, W`` full size.
 """
 from __future__ import annotations
 
@@ -16,6 +15,8 @@ from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
+
+from mmsparse.evaluation import selection_counts
 
 
 class Score(NamedTuple):
@@ -55,15 +56,6 @@ def class_areas(sample: SegDataSample, num_classes: int, ignore_index: int = 255
         ignore_index)).double()
 
 
-def selection_counts(sample: SegDataSample, ignore_index: int = 255) -> Tensor:
-    """``[|M & W|, |M|, |W|, |valid|]`` of one refined image; ignored pixels count nowhere."""
-    label = sample.gt_sem_seg.data[0]
-    valid = label != ignore_index
-    wrong = (sample.low_res_sem_seg.data[0] != label) & valid
-    chosen = sample.selected.data[0] & valid
-    return torch.stack([(chosen & wrong).sum(), chosen.sum(), wrong.sum(), valid.sum()]).double()
-
-
 def compare(models: dict[str, nn.Module],
             dataloaders: dict[str, ConfigDict],
             on_sample: Callable[[str, int, dict, SegDataSample], None] | None = None
@@ -98,7 +90,9 @@ def compare(models: dict[str, nn.Module],
             seconds[name].append(duration)
             areas[name] += class_areas(sample, k)
             if 'selected' in sample:
-                counts[name] += selection_counts(sample)
+                counts[name] += selection_counts(*(
+                    sample.get(field).data[0].cpu()
+                    for field in ('selected', 'low_res_sem_seg', 'gt_sem_seg')))
             if on_sample is not None:
                 on_sample(name, index, batches[name], sample)
     return {name: score(areas[name], counts[name], seconds[name], meta) for name in names}

@@ -45,12 +45,13 @@ def top_k_mask(score: Tensor, k: Tensor | int) -> Tensor:
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, best, chosen).view_as(score)
 
 
-def limit_mask(mask: Tensor, score: Tensor, max_points: int) -> Tensor:
+def limit_mask(mask: Tensor, score: Tensor, max_points: Tensor | int) -> Tensor:
     """Keep at most ``max_points`` active pixels per image, those of the highest score.
 
     Args:
         mask: bool ``[B, H, W]``.
         score: float ``[B, H, W]``.
+        max_points: one int, or int64 ``[B]``.
 
     Returns:
         bool ``[B, H, W]``; images within the budget are untouched, the others keep exactly
@@ -60,7 +61,7 @@ def limit_mask(mask: Tensor, score: Tensor, max_points: int) -> Tensor:
     if not (count > max_points).any():
         return mask
     inside = score.masked_fill(~mask, float('-inf'))
-    return top_k_mask(inside, count.clamp(max=max_points))
+    return top_k_mask(inside, count.minimum(torch.as_tensor(max_points, device=count.device)))
 
 
 def fill_mask(mask: Tensor, score: Tensor, min_points: int, valid: Tensor | None = None) -> Tensor:

@@ -52,7 +52,7 @@ def count(model: torch.nn.Module, loader: torch.utils.data.DataLoader, upsample:
         label = sample.gt_sem_seg.data
         low = UpsampledLogits(scores, tuple(label.shape[1:]), mode=upsample)
         valid = label != 255
-        wrong = (low.argmax() != label) & valid
+        wrong = (low.classes() != label) & valid
         uncertainty = low.per_pixel(entropy, torch.float32)
         for row, alpha in zip(totals, ALPHAS, strict=True):
             chosen = (uncertainty > alpha) & valid

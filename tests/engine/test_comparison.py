@@ -12,7 +12,7 @@ from mmseg.utils import register_all_modules
 from torch import nn
 
 from mmsparse.engine import compare
-from mmsparse.engine.comparison import class_areas, mean_known, selection_counts
+from mmsparse.engine.comparison import class_areas, mean_known
 
 
 def sample(**maps):
@@ -23,13 +23,6 @@ def sample(**maps):
 def test_class_areas_by_hand():
     counted = class_areas(sample(pred_sem_seg=[[0, 0, 1, 1]], gt_sem_seg=[[0, 1, 1, 255]]), 2)
     assert counted.tolist() == [[1, 1], [2, 2], [2, 1], [1, 2]]
-
-
-def test_selection_counts_by_hand():
-    counted = selection_counts(sample(
-        low_res_sem_seg=[[0, 1, 1, 0, 1]], selected=[[True, True, False, False, True]],
-        gt_sem_seg=[[1, 1, 1, 1, 255]]))
-    assert counted.tolist() == [1, 2, 2, 4]
 
 
 def test_mean_known():

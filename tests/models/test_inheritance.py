@@ -60,7 +60,7 @@ def test_the_cityscapes_config_is_the_papers():
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.decode_head.parameters()) == 79_340_456
-    assert model.selector.alpha == 0.3 and model.lr_scale == 0.5
+    assert model.selector.threshold == 0.3 and model.lr_scale == 0.5
     assert cfg.train_dataloader.batch_size == 4 and cfg.train_cfg.max_iters == 500 * 93
     assert cfg.optim_wrapper == dict(
         type='OptimWrapper', optimizer=dict(type='AdamW', lr=3e-4, weight_decay=0.05))

@@ -9,19 +9,16 @@ from mmengine.registry import init_default_scope
 
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap, entropy
-from tests.models.tiny import batch, build_refine, refine_cfg, segmentor_cfg
+from tests.models.tiny import batch, build_refine, low_logits, refine_cfg, segmentor_cfg
 
 MODES = pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
 
 
-def low_logits(model, inputs, mode):
-    """The frozen segmentor by mmseg's own means, resized to full size."""
-    size = tuple(round(n / 2) for n in inputs.shape[2:])
-    small = F.interpolate(inputs, size=size, mode='bilinear', align_corners=False)
-    metas = [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
-    logits = model.segmentor.encode_decode(small, metas)
-    kwargs = dict(align_corners=False) if mode == 'bilinear' else {}
-    return F.interpolate(logits, size=inputs.shape[2:], mode=mode, **kwargs)
+def select(model, data, metas):
+    """The selected pixels and their low-resolution logits."""
+    low = model.low_resolution(data['inputs'])
+    mask = model.selector(data['inputs'], low, model.valid(data['inputs'], low, metas)).mask
+    return model.gather(data['inputs'], mask, low)
 
 
 @MODES
@@ -32,7 +29,7 @@ def test_predict_end_to_end(upsample, seg_logits):
     model = build_refine(upsample=upsample, test_cfg=dict(mode='whole', seg_logits=seg_logits))
     data = batch(model)
     logits = low_logits(model, data['inputs'], upsample)
-    mask = entropy(logits) > model.selector.alpha
+    mask = entropy(logits) > model.selector.threshold
     assert 0.05 < mask.float().mean() < 0.95
     model.decode_head.extractor.engine = 'masked_dense'
     pixels = SparseMap.from_mask(data['inputs'], mask)
@@ -95,8 +92,7 @@ def test_padding_is_cut_off_and_never_selected(seg_logits):
         assert sample.pred_sem_seg.shape == sample.selected.shape == (80, 96)
         assert sample.low_res_sem_seg.shape == (80, 96)
     data = batch(model, **meta)
-    pixels = model.select(data['inputs'], model.low_resolution(data['inputs']),
-                          [s.metainfo for s in data['data_samples']])
+    pixels, _ = select(model, data, [s.metainfo for s in data['data_samples']])
     assert pixels.indices[:, 1].max() == 79 and pixels.indices[:, 2].max() == 95
 
 
@@ -129,7 +125,7 @@ def test_slide_averages_windows_and_keeps_the_whole_image_as_context():
     model = build_refine(test_cfg=dict(mode='slide', crop_size=(64, 48), stride=(32, 32)))
     data = batch(model, size=(96, 101))
     low = model.low_resolution(data['inputs'])
-    logits, mask = low.full(), low.entropy() > model.selector.alpha
+    logits, mask = low.full(), low.entropy() > model.selector.threshold
     total, count = torch.zeros_like(logits), torch.zeros(96, 101)
     for top in (0, 32):
         for left in (0, 32, 53):
@@ -177,7 +173,8 @@ def test_a_training_step_changes_the_refiner_and_nothing_else():
     log = model.train_step(
         dict(inputs=[i for i in data['inputs'].byte()], data_samples=data['data_samples']),
         optimizer)
-    assert {'loss', 'decode.loss_sparse', 'decode.loss_ensemble', 'decode.density'} <= set(log)
+    assert set(log) >= {'loss', 'decode.loss_sparse_ce', 'decode.loss_ensemble_ce',
+                        'decode.density'}
     assert 0 < log['decode.density'] < 1
     for name, value in model.state_dict().items():
         if name.startswith('segmentor.'):
@@ -189,14 +186,13 @@ def test_a_training_step_changes_the_refiner_and_nothing_else():
 def test_loss_is_the_mean_cross_entropy_over_selected_labeled_pixels():
     model = build_refine().train()
     data = batch(model)
-    low = model.low_resolution(data['inputs'])
-    pixels = model.select(data['inputs'], low, [{}, {}])
+    pixels, low_logits = select(model, data, [{}, {}])
     labels = pixels.read(torch.stack([s.gt_sem_seg.data[0] for s in data['data_samples']]))
     assert (labels == 255).any()
-    refined, ensembled = copy.deepcopy(model.decode_head)(pixels, low.at(pixels.indices))
+    refined, ensembled = copy.deepcopy(model.decode_head)(pixels, low_logits)
     losses = model.loss(**data)
     for name, logits in [('sparse', refined), ('ensemble', ensembled)]:
-        torch.testing.assert_close(losses[f'decode.loss_{name}'],
+        torch.testing.assert_close(losses[f'decode.loss_{name}_ce'],
                                    F.cross_entropy(logits, labels, ignore_index=255))
     assert losses['decode.density'] == pytest.approx(len(pixels) / (2 * 96 * 101))
 
@@ -210,7 +206,7 @@ def test_zero_loss_reaches_every_parameter(case):
         for sample in data['data_samples']:
             sample.gt_sem_seg.data.fill_(255)
     losses = model.loss(**data)
-    total = losses['decode.loss_sparse'] + losses['decode.loss_ensemble']
+    total = losses['decode.loss_sparse_ce'] + losses['decode.loss_ensemble_ce']
     total.backward()
     assert total == 0
     for name, p in model.decode_head.named_parameters():
@@ -223,6 +219,38 @@ def test_learnable_selector_trains_beside_the_head():
     sum(v for k, v in losses.items() if 'loss' in k).backward()
     assert 'decode.loss_selector' in losses
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_several_losses_are_logged_by_name():
+    losses = [dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True),
+              dict(type='mmsparse.PointDiceLoss', loss_weight=0.5)]
+    model = build_refine(decode_head=dict(
+        type='mmsparse.SparseRefineHead', loss_decode=losses,
+        extractor=dict(type='mmsparse.SparseUNet', channels=(8, 12)))).train()
+    names = {k for k in model.loss(**batch(model)) if 'loss' in k}
+    assert names == {f'decode.loss_{a}_{b}' for a in ('sparse', 'ensemble') for b in ('ce', 'dice')}
+
+
+# ---- what else a result holds ---------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_score_is_kept_on_request():
+    model = build_refine(test_cfg=dict(mode='whole', keep_score=True))
+    data = batch(model)
+    sample = model.predict(**data)[0]
+    torch.testing.assert_close(sample.selection_score.data[0],
+                               model.low_resolution(data['inputs']).entropy()[0])
+    assert 'selection_score' not in build_refine().predict(**batch(model))[0]
+
+
+@torch.no_grad()
+def test_budget_is_reported_in_the_data_sample():
+    model = build_refine(selector=dict(type='mmsparse.EntropySelector', alpha=0.1,
+                                       max_density=0.02))
+    for sample in model.predict(**batch(model)):
+        assert sample.selected.data.sum() == int(96 * 101 * 0.02)
+        assert sample.metainfo['selection_threshold'] > 0.1
 
 
 # ---- configuration and bad input ----------------------------------------------------------
@@ -245,8 +273,10 @@ def test_a_minimal_config_takes_everything_else_from_the_segmentor():
     (dict(lr_scale=1.5), r'lr_scale must be in \(0, 1\], got 1.5'),
     (dict(lr_size=(64,)), r'lr_size must be \(h, w\)'),
     (dict(upsample='cubic'), "upsample must be one of .*'cubic'"),
+    (dict(joint_aug='none'), "joint_aug must be one of .*'none'"),
+    (dict(pretrained='a.pth'), "got 'a.pth'; name the weights .* in segmentor_checkpoint"),
     (dict(test_cfg=dict(mode='tiles')), "'whole' or 'slide', got 'tiles'"),
-    (dict(test_cfg=dict(mode='slide', crop_size=(8, 8))), r"keys \['crop_size', 'mode', 'seg_logi"),
+    (dict(test_cfg=dict(mode='slide', crop_size=(8, 8))), r"keys \['crop_size', 'keep_score',"),
     (dict(test_cfg=dict(mode='whole', logits=True)), "got .*'logits'"),
     (dict(selector=dict(type='mmsparse.EntropySelector', alpha=0.3, num_classes=4)),
      'selector.num_classes is 4, but the segmentor predicts 5'),
@@ -259,13 +289,6 @@ def test_a_minimal_config_takes_everything_else_from_the_segmentor():
 def test_bad_settings_fail_when_the_model_is_built(change, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(refine_cfg() | change)
-
-
-def test_one_channel_heads_are_refused_by_name():
-    cfg = refine_cfg()
-    cfg['segmentor']['decode_head'] |= dict(num_classes=2, out_channels=1, threshold=0.3)
-    with pytest.raises(ValueError, match='out_channels=1; a one-channel sigmoid head is not'):
-        MODELS.build(cfg)
 
 
 def test_unknown_selector_is_named():

@@ -22,7 +22,7 @@ def low_logits(mode='nearest', seed=0):
 @pytest.mark.parametrize('alpha', [0.0, 0.4, 1.0])
 def test_entropy_selector_is_a_strict_threshold(mode, alpha):
     logits = low_logits(mode)
-    mask = build(alpha=alpha)(torch.zeros(2, 3, 48, 50), logits)
+    mask = build(alpha=alpha)(torch.zeros(2, 3, 48, 50), logits).mask
     expected = entropy(logits.full()) > alpha
     # off only where float rounding decides
     assert (mask != expected).float().mean() < 1e-3
@@ -32,8 +32,8 @@ def test_entropy_selector_is_a_strict_threshold(mode, alpha):
 def test_entropy_exactly_at_alpha_is_not_selected():
     logits = UpsampledLogits(torch.zeros(1, 5, 2, 2), (4, 4), mode='nearest')
     exact = logits.entropy().max().item()
-    assert not build(alpha=exact)(torch.zeros(1, 3, 4, 4), logits).any()
-    assert build(alpha=math.nextafter(exact, 0) - 1e-6)(torch.zeros(1, 3, 4, 4), logits).all()
+    assert not build(alpha=exact)(torch.zeros(1, 3, 4, 4), logits).mask.any()
+    assert build(alpha=math.nextafter(exact, 0) - 1e-6)(torch.zeros(1, 3, 4, 4), logits).mask.all()
 
 
 def test_padding_is_never_selected():
@@ -42,16 +42,63 @@ def test_padding_is_never_selected():
     image = torch.zeros(2, 3, 48, 50)
     for selector in (build(alpha=0.0), build(alpha=0.0, min_points=1500).train(),
                      build('LearnableSelector', threshold=0.01)):
-        mask = selector(image, low_logits(), valid)
+        mask = selector(image, low_logits(), valid).mask
         assert mask[valid].any() and not mask[~valid].any()
 
 
-def test_budget_and_minimum_are_exact_per_image():
+def counts(selection):
+    return selection.mask.flatten(1).sum(1).tolist()
+
+
+def test_minimum_is_exact_per_image_and_for_training_only():
     image, logits = torch.zeros(2, 3, 48, 50), low_logits()
-    assert build(alpha=0.0, max_points=77)(image, logits).flatten(1).sum(1).tolist() == [77, 77]
     fill = build(alpha=1.6, min_points=33)
-    assert not fill(image, logits).any(), 'the minimum is for training only'
-    assert fill.train()(image, logits).flatten(1).sum(1).tolist() == [33, 33]
+    assert not fill(image, logits).mask.any()
+    assert counts(fill.train()(image, logits)) == [33, 33]
+
+
+@pytest.mark.parametrize('kind', ['EntropySelector', 'LearnableSelector'])
+@pytest.mark.parametrize('budget, kept', [
+    (dict(max_points=77), 77), (dict(max_density=0.1), 240), (dict(max_density=1e-9), 0),
+    (dict(max_points=77, max_density=0.1), 77), (dict(max_points=300, max_density=0.1), 240)])
+def test_budget_keeps_exactly_the_highest_scores_of_each_image(kind, budget, kept):
+    image, logits = torch.randn(2, 3, 48, 50), low_logits()
+    low = dict(alpha=0.0) if kind == 'EntropySelector' else dict(threshold=1e-6)
+    selector = build(kind, **low, **budget)
+    selection = selector(image, logits)
+    assert counts(selection) == [kept, kept]
+    score = selector.score(image, logits)
+    for mask, s, threshold in zip(selection.mask, score, selection.threshold, strict=True):
+        assert not kept or s[mask].min() >= s[~mask].max()
+        assert threshold == (s[mask].min() if kept else math.inf)
+
+
+def test_budget_leaves_images_within_it_alone_and_reports_their_alpha():
+    scores = torch.zeros(2, 5, 24, 25)  # uniform: every pixel of the first image is selected
+    scores[1, 0, :, 5:] = 50  # sure of all but a fifth of the second
+    logits, image = UpsampledLogits(scores, (48, 50), mode='nearest'), torch.zeros(2, 3, 48, 50)
+    selection = build(alpha=0.3, max_density=0.25)(image, logits)
+    assert counts(selection) == [600, 480]
+    torch.testing.assert_close(selection.threshold, torch.tensor([math.log(5), 0.3]))
+    assert build(alpha=0.3)(image, logits).threshold is None
+
+
+def test_density_is_a_share_of_the_image_without_padding():
+    valid = torch.zeros(2, 48, 50, dtype=torch.bool)
+    valid[0, :24], valid[1, :12] = True, True
+    selection = build(alpha=0.0, max_density=0.1)(torch.zeros(2, 3, 48, 50), low_logits(), valid)
+    assert counts(selection) == [120, 60] and not selection.mask[~valid].any()
+
+
+@pytest.mark.parametrize('share', [0, -0.1, 1.1, float('nan')])
+def test_bad_density(share):
+    with pytest.raises(ValueError, match='max_density must be a share'):
+        build(alpha=0.3, max_density=share)
+
+
+def test_a_misspelled_budget_is_refused():
+    with pytest.raises(TypeError, match='max_pionts'):
+        build(alpha=0.3, max_pionts=3)
 
 
 @pytest.mark.parametrize('alpha', [-0.1, float('nan'), -float('inf')])
@@ -92,9 +139,11 @@ def test_learnable_selector_is_the_papers_network():
             features = features @ layer.weight[:, :, 0, 0].T + layer.bias
         else:
             features = features.relu()
+    torch.testing.assert_close(
+        selector.log_odds(image, logits), features[..., 0], atol=1e-5, rtol=1e-5)
     score = selector.score(image, logits)
-    torch.testing.assert_close(score, features[..., 0], atol=1e-5, rtol=1e-5)
-    assert torch.equal(selector(image, logits), score.sigmoid() > 0.5)
+    torch.testing.assert_close(score, features[..., 0].sigmoid(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(selector(image, logits).mask, score > 0.5)
 
 
 def test_learnable_selector_learns_where_the_prediction_is_wrong():
@@ -102,7 +151,7 @@ def test_learnable_selector_learns_where_the_prediction_is_wrong():
     selector, logits = build('LearnableSelector').train(), low_logits()
     image = torch.zeros(2, 3, 48, 50)
     image[:, :, :, 25:] = 1
-    labels = logits.argmax()
+    labels = logits.classes()
     labels[:, :, 25:] = (labels[:, :, 25:] + 1) % 5  # the bright half is wrong
     labels[:, :2] = 255
     optimizer = torch.optim.Adam(selector.parameters(), 0.03)
@@ -116,7 +165,7 @@ def test_learnable_selector_learns_where_the_prediction_is_wrong():
     assert losses[-1] < 0.2 * losses[0]
     wrong = torch.zeros(2, 48, 50, dtype=torch.bool)
     wrong[:, :, 25:] = True
-    assert (selector.eval()(image, logits) == wrong).float().mean() > 0.9
+    assert (selector.eval()(image, logits).mask == wrong).float().mean() > 0.9
 
 
 def test_learnable_selector_without_labels_has_zero_loss():

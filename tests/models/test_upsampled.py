@@ -25,14 +25,14 @@ def test_equals_the_full_size_map(low, full, mode, probabilities, seed):
     scores = scores.softmax(1) if probabilities else scores * 3
     expected = dense(scores, full, mode, probabilities)
     found = UpsampledLogits(scores, full, mode=mode, probabilities=probabilities)
-    torch.testing.assert_close(found.full(), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.entropy(), entropy(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.full(), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.entropy(), entropy(expected), atol=1e-4, rtol=1e-4)
     indices = torch.ones(2, *full).nonzero().int()
     torch.testing.assert_close(
-        found.at(indices), expected.permute(0, 2, 3, 1).flatten(0, 2), atol=1e-5, rtol=1e-5)
+        found.at(indices), expected.permute(0, 2, 3, 1).flatten(0, 2), atol=1e-4, rtol=1e-4)
     top = expected.topk(2, dim=1).values
     clear = top[:, 0] - top[:, 1] > 1e-3
-    assert torch.equal(found.argmax()[clear], expected.argmax(1)[clear])
+    assert torch.equal(found.classes()[clear], expected.argmax(1)[clear])
 
 
 @pytest.mark.parametrize('size', [(96, 200), (129, 130), (500, 64)])
@@ -40,7 +40,7 @@ def test_bilinear_bands_join_without_a_seam(size):
     scores = torch.randn(1, 19, 60, 70)
     found = UpsampledLogits(scores, size, mode='bilinear')
     torch.testing.assert_close(
-        found.entropy(), entropy(dense(scores, size, 'bilinear')), atol=1e-5, rtol=1e-5)
+        found.entropy(), entropy(dense(scores, size, 'bilinear')), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize('mode', ['nearest', 'bilinear'])

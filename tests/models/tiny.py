@@ -1,5 +1,6 @@
 """A stock mmseg segmentor small enough for tests, and SparseRefine on it."""
 import torch
+import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
@@ -50,7 +51,7 @@ def batch(model, batch_size=2, size=(96, 101), num_classes=5, seed=0, training=F
     images, samples = [], []
     for _ in range(batch_size):
         coarse = torch.randint(0, 256, (3, 12, 12), generator=g).float()
-        image = torch.nn.functional.interpolate(coarse[None], size=size, mode='bilinear')[0]
+        image = F.interpolate(coarse[None], size=size, mode='bilinear')[0]
         images.append(image.byte())
         sample = SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, img_path='') | meta)
         labels = torch.randint(num_classes, (1, *size), generator=g)
@@ -58,3 +59,13 @@ def batch(model, batch_size=2, size=(96, 101), num_classes=5, seed=0, training=F
         sample.gt_sem_seg = PixelData(data=labels)
         samples.append(sample)
     return model.data_preprocessor(dict(inputs=images, data_samples=samples), training)
+
+
+def low_logits(model, inputs, mode):
+    """The frozen segmentor by mmseg's own means, resized to full size."""
+    size = tuple(round(n / 2) for n in inputs.shape[2:])
+    small = F.interpolate(inputs, size=size, mode='bilinear', align_corners=False)
+    metas = [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
+    logits = model.segmentor.encode_decode(small, metas)
+    kwargs = dict(align_corners=False) if mode == 'bilinear' else {}
+    return F.interpolate(logits, size=inputs.shape[2:], mode=mode, **kwargs)

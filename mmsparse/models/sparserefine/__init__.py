@@ -2,15 +2,18 @@
 from .ensemblers import EntropyEnsembler, GatedEnsembler
 from .extractor import SparseUNet
 from .head import SparseRefineHead
+from .losses import PointDiceLoss
 from .segmentor import SparseRefineSegmentor
 from .selectors import EntropySelector, LearnableSelector
-from .upsampled import UpsampledLogits
+from .upsampled import IndexedLogits, UpsampledLogits
 
 __all__ = [
     'EntropyEnsembler',
     'EntropySelector',
     'GatedEnsembler',
+    'IndexedLogits',
     'LearnableSelector',
+    'PointDiceLoss',
     'SparseRefineHead',
     'SparseRefineSegmentor',
     'SparseUNet',

@@ -34,13 +34,25 @@ def valid_mask(metas: list[dict], inputs: Tensor) -> Tensor | None:
     return valid
 
 
+def stack_padded(maps: list[Tensor], inputs: Tensor, value: int) -> Tensor:
+    """Maps ``[h, w]`` of each image as one ``[B, H, W]`` of the batch's size, int64.
+
+    They are padded with ``value`` on the right and at the bottom, where mmseg's preprocessor pads
+    images.
+    """
+    height, width = inputs.shape[2:]
+    return torch.stack([
+        F.pad(m.long(), (0, width - m.shape[1], 0, height - m.shape[0]), value=value)
+        for m in maps])
+
+
 def store_maps(data_samples: list[SegDataSample], name: str, maps: Tensor) -> None:
     """Put one map per image into its data sample, in the geometry of the original image.
 
     Args:
         name: field of the data sample.
-        maps: ``[B, H, W]`` int64 or bool, as the network saw the images; padding is cut off, flips
-            are undone, other sizes are resized by nearest neighbor.
+        maps: ``[B, H, W]`` int64, bool or float32, as the network saw the images; padding is cut
+            off, flips are undone, other sizes are resized by nearest neighbor.
     """
     _, height, width = maps.shape
     for sample, image in zip(data_samples, maps, strict=True):

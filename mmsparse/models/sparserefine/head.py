@@ -25,8 +25,9 @@ class SparseRefineHead(BaseModule):
         num_classes: ``K``.
         extractor: config of the sparse feature extractor.
         ensembler: config of the ensembler; ``num_classes`` is filled in.
-        loss_decode: config of the loss of both outputs, called as
-            ``loss(logits [N, K], labels [N], avg_factor=..., ignore_index=...)``.
+        loss_decode: config of the loss of both outputs, or a list of them, called as
+            ``loss(logits [N, K], labels [N], avg_factor=..., ignore_index=...)``. Beside cross
+            entropy the paper's code has ``mmsparse.PointDiceLoss``, switched off.
         ignore_index: label that is not learned from.
     """
 
@@ -39,7 +40,7 @@ class SparseRefineHead(BaseModule):
                  num_classes: int,
                  extractor: dict | None = None,
                  ensembler: dict | None = None,
-                 loss_decode: dict | None = None,
+                 loss_decode: dict | list[dict] | None = None,
                  ignore_index: int = 255,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
@@ -54,8 +55,9 @@ class SparseRefineHead(BaseModule):
             raise ValueError(f'ensembler.num_classes is {ensembler["num_classes"]}, but '
                              f'SparseRefineHead.num_classes is {num_classes}')
         self.ensembler = MODELS.build(ensembler)
-        self.loss_decode = MODELS.build(
-            loss_decode or dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True))
+        losses = loss_decode or dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
+        self.loss_decode = nn.ModuleList(
+            MODELS.build(loss) for loss in ([losses] if isinstance(losses, dict) else losses))
 
     def forward(self, pixels: SparseMap, low_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the selected pixels.
@@ -80,21 +82,24 @@ class SparseRefineHead(BaseModule):
             labels: int64 ``[N]``, classes or ``ignore_index``.
 
         Returns:
-            ``loss_sparse`` and ``loss_ensemble``, scalars.
+            ``loss_sparse_ce`` and ``loss_ensemble_ce``, scalars, named after mmseg's ``loss_ce``;
+            likewise for other losses.
         """
         # Mean over processes, not sum: DDP averages gradients, so the local sums divided by it
         # average to the mean over the joint batch.
         labeled = (labels != self.ignore_index).sum().float()
         all_reduce(labeled, op='mean')
-        if not len(pixels):
+        if len(pixels):
+            outputs = self(pixels, low_logits)
+            reduction = dict(avg_factor=labeled, ignore_index=self.ignore_index)
+        else:
             # Zero through every parameter: DDP waits for the gradients of all of them.
-            zero = sum(p.sum() for p in self.parameters()) * 0
-            return dict(loss_sparse=zero, loss_ensemble=zero)
-        refined, ensembled = self(pixels, low_logits)
-        reduction = dict(avg_factor=labeled, ignore_index=self.ignore_index)
-        return dict(
-            loss_sparse=self.loss_decode(refined, labels, **reduction),
-            loss_ensemble=self.loss_decode(ensembled, labels, **reduction))
+            outputs, zero = (None, None), sum(p.sum() for p in self.parameters()) * 0
+        return {
+            f'loss_{name}_{loss.loss_name.removeprefix("loss_")}':
+                zero if logits is None else loss(logits, labels, **reduction)
+            for name, logits in zip(('sparse', 'ensemble'), outputs, strict=True)
+            for loss in self.loss_decode}
 
     def predict(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
         """The ensembler's logits, ``[N, K]``; no rows in, no rows out."""

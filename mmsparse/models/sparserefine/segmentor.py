@@ -17,13 +17,14 @@ from torch import Tensor
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
 
-from .geometry import store_maps, unpadded_size, valid_mask
-from .upsampled import MODES, UpsampledLogits
+from .geometry import stack_padded, store_maps, unpadded_size, valid_mask
+from .upsampled import MODES, IndexedLogits, UpsampledLogits, classes_of
 from .weights import load_segmentor, refuse_foreign_weights
 from .windows import refine_windows
 
 # Heads whose `predict` returns softmax(query class) x sigmoid(mask): scores, not logits.
 PROBABILITY_HEADS = ('MaskFormerHead', 'Mask2FormerHead')
+JOINT_AUG = ('pre_lr', 'post_lr')
 
 
 @MODELS.register_module()
@@ -45,7 +46,11 @@ class SparseRefineSegmentor(BaseSegmentor):
 
     After ``predict`` every data sample holds ``pred_sem_seg``, and beside it ``low_res_sem_seg``
     (int64 ``[1, H, W]``, the low-resolution prediction at full size) and ``selected`` (bool
-    ``[1, H, W]``, the refined pixels).
+    ``[1, H, W]``, the refined pixels); with a budget its metainfo holds ``selection_threshold``,
+    the threshold that the budget amounted to.
+
+    A segmentor whose head has one sigmoid channel ``z`` is refined as two classes of logits
+    ``(0, z)``; the model's own logits are again one channel, and the head's ``threshold`` holds.
 
     Args:
         segmentor: config of any mmseg segmentor. Its auxiliary heads are dropped.
@@ -59,12 +64,21 @@ class SparseRefineSegmentor(BaseSegmentor):
         upsample: how low-resolution logits reach full resolution. ``'nearest'`` (default, as in the
             paper's released code) costs less, because entropy and class are computed at low
             resolution; ``'bilinear'`` scores the same within noise: docs/sparserefine.md.
+        probabilities: the segmentor's scores are probabilities, not logits; ``None`` (default)
+            knows it of mmseg's heads (MaskFormer's and Mask2Former's are).
+        joint_aug: what the segmentor sees in training. ``'pre_lr'`` (default): the augmented
+            image. ``'post_lr'``, as in the paper's released code: the clean one, whose logits are
+            scaled, cropped and flipped together with image and label; the training pipeline then
+            has ``mmsparse.KeepLowRes`` or ``mmsparse.LoadLRLogits``. Stored logits are also used
+            in testing, in place of the segmentor.
         data_preprocessor: as in mmseg; default is the segmentor's.
+        pretrained: must be ``None``, which mmseg's tools set.
         train_cfg: kept for mmseg's tools; has no keys.
         test_cfg: ``mode='whole'``, or ``mode='slide'`` with ``crop_size`` and ``stride`` (the
             segmentor still sees the whole image, only the refinement goes window by window).
             ``seg_logits=True`` (default) returns full-size logits in every data sample, as mmseg
             does and its test-time augmentation needs; ``False`` builds only class maps.
+            ``keep_score=True`` stores the selector's score as ``selection_score``, for pictures.
         init_cfg: as in mmengine.
 
     Raises:
@@ -80,7 +94,10 @@ class SparseRefineSegmentor(BaseSegmentor):
                  lr_scale: float = 0.5,
                  lr_size: tuple[int, int] | None = None,
                  upsample: str = 'nearest',
+                 probabilities: bool | None = None,
+                 joint_aug: str = 'pre_lr',
                  data_preprocessor: dict | None = None,
+                 pretrained: None = None,
                  train_cfg: dict | None = None,
                  test_cfg: dict | None = None,
                  init_cfg: dict | None = None) -> None:
@@ -95,17 +112,30 @@ class SparseRefineSegmentor(BaseSegmentor):
             raise ValueError(f'lr_size must be (h, w) in pixels, got {lr_size!r}')
         if upsample not in MODES:
             raise ValueError(f'upsample must be one of {MODES}, got {upsample!r}')
+        if joint_aug not in JOINT_AUG:
+            raise ValueError(f'joint_aug must be one of {JOINT_AUG}, got {joint_aug!r}')
+        if pretrained is not None:
+            raise ValueError(f'pretrained must be None, got {pretrained!r}; name the weights of '
+                             'the segmentor in segmentor_checkpoint')
         self.lr_scale = lr_scale
         self.lr_size = lr_size
         self.upsample = upsample
+        self.joint_aug = joint_aug
         self.segmentor_checkpoint = segmentor_checkpoint
 
         self.segmentor = MMSEG_MODELS.build(segmentor).eval().requires_grad_(False)
-        self.num_classes = self.out_channels = self._classes()
-        self.probabilities = type(self._last_head()).__name__.endswith(PROBABILITY_HEADS)
+        head = self._last_head()
+        self.out_channels = head.out_channels  # one channel is a sigmoid
+        self.num_classes = max(head.num_classes, 2)
+        self.threshold = head.threshold if self.out_channels == 1 else None
+        self.probabilities = (type(head).__name__.endswith(PROBABILITY_HEADS)
+                              if probabilities is None else probabilities)
         self.selector = MODELS.build(self._with_classes(selector, 'selector'))
         self.decode_head = MODELS.build(self._with_classes(
             decode_head or dict(type='mmsparse.SparseRefineHead'), 'decode_head'))
+        # mmseg's post-processing and test-time augmentation read these from the decode head.
+        self.decode_head.out_channels = self.out_channels
+        self.decode_head.threshold = self.threshold
         self.align_corners = self.decode_head.align_corners
         self.train_cfg = train_cfg
         self.test_cfg = self._check_test_cfg(test_cfg)
@@ -117,13 +147,6 @@ class SparseRefineSegmentor(BaseSegmentor):
         head = self.segmentor.decode_head
         return head[-1] if isinstance(head, torch.nn.ModuleList) else head
 
-    def _classes(self) -> int:
-        head = self._last_head()
-        if head.out_channels < 2:
-            raise ValueError(f'segmentor.decode_head has out_channels={head.out_channels}; a '
-                             'one-channel sigmoid head is not supported, use two classes')
-        return head.num_classes
-
     def _with_classes(self, cfg: dict, key: str) -> dict:
         cfg = dict(cfg)
         if cfg.setdefault('num_classes', self.num_classes) != self.num_classes:
@@ -133,11 +156,12 @@ class SparseRefineSegmentor(BaseSegmentor):
 
     @staticmethod
     def _check_test_cfg(test_cfg: dict | None) -> ConfigDict:
-        test_cfg = ConfigDict(dict(mode='whole', seg_logits=True) | dict(test_cfg or {}))
+        default = dict(mode='whole', seg_logits=True, keep_score=False)
+        test_cfg = ConfigDict(default | dict(test_cfg or {}))
         needed = dict(whole=set(), slide={'crop_size', 'stride'})
         if test_cfg['mode'] not in needed:
             raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', got {test_cfg['mode']!r}")
-        wanted = {'mode', 'seg_logits'} | needed[test_cfg['mode']]
+        wanted = set(default) | needed[test_cfg['mode']]
         if set(test_cfg) != wanted:
             raise ValueError(f'test_cfg of mode {test_cfg["mode"]!r} has the keys '
                              f'{sorted(wanted)}, got {sorted(test_cfg)}')
@@ -174,19 +198,75 @@ class SparseRefineSegmentor(BaseSegmentor):
         size = self.lr_size or tuple(max(1, round(n * self.lr_scale)) for n in full)
         low = inputs if size == full else F.interpolate(
             inputs, size=size, mode='bilinear', align_corners=False)
+        return UpsampledLogits(
+            self.low_scores(low), full, mode=self.upsample, probabilities=self.probabilities,
+            threshold=self.threshold)
+
+    def low_scores(self, low: Tensor) -> Tensor:
+        """The segmentor's scores ``[B, K, h, w]`` on normalized images ``[B, 3, h, w]``."""
         # Heads resize to the size in the metas, so these must speak of the small image.
+        size = tuple(low.shape[2:])
         meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
         scores = self.segmentor.inference(low, [dict(meta) for _ in range(len(low))])
         if scores.isnan().any():
             raise ValueError('the low-resolution segmentor returned NaN logits; check its '
                              'checkpoint and the normalization in data_preprocessor')
-        return UpsampledLogits(
-            scores, full, mode=self.upsample, probabilities=self.probabilities)
+        if self.out_channels == 1:
+            scores = torch.cat([torch.zeros_like(scores), scores], 1)
+        return scores
 
-    def select(self, inputs: Tensor, low: UpsampledLogits, metas: list[dict]) -> SparseMap:
-        """The pixels to refine and their color."""
-        mask = self.selector(inputs, low, valid_mask(metas, inputs))
-        return SparseMap.from_mask(inputs, mask)
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images ``[B, 3, h, w]`` as loaded, the way the data preprocessor does it."""
+        if self.data_preprocessor.channel_conversion:
+            images = images.flip(1)
+        return (images - self.data_preprocessor.mean) / self.data_preprocessor.std
+
+    @torch.no_grad()
+    def clean_low_resolution(self, inputs: Tensor, data_samples: list[SegDataSample]
+                             ) -> IndexedLogits:
+        """Logits of the clean images, seen through the augmentation of ``inputs``.
+
+        Args:
+            inputs: augmented images ``[B, 3, H, W]``.
+            data_samples: with ``low_res_index`` and one of ``low_res_logits``, ``low_res_img``.
+        """
+        index = stack_padded([s.low_res_index.data[0] for s in data_samples], inputs, -1)
+        if 'low_res_logits' in data_samples[0]:
+            scores = torch.stack([s.low_res_logits.data for s in data_samples])
+            if scores.shape[1] != self.num_classes:
+                raise ValueError(f'stored low-resolution logits have {scores.shape[1]} classes, '
+                                 f'the segmentor predicts {self.num_classes}')
+        else:
+            clean = torch.stack([s.low_res_img.data for s in data_samples])
+            scores = self.low_scores(self.normalize(clean))
+            if self.probabilities:
+                scores = scores.clamp(min=1e-10).log()
+        return IndexedLogits(scores, index, threshold=self.threshold)
+
+    def low_logits(self, inputs: Tensor, data_samples: list[SegDataSample]) -> UpsampledLogits:
+        """Low-resolution logits from where ``joint_aug`` says they come."""
+        clean = 'low_res_index' in data_samples[0]
+        if self.training and clean != (self.joint_aug == 'post_lr'):
+            transforms = 'mmsparse.KeepLowRes or mmsparse.LoadLRLogits, and PackRefineInputs'
+            has = 'has' if clean else 'lacks'
+            raise ValueError(f'joint_aug is {self.joint_aug!r}, but the training pipeline {has} '
+                             f"{transforms}: they belong to joint_aug='post_lr' and to it alone")
+        if clean:
+            return self.clean_low_resolution(inputs, data_samples)
+        return self.low_resolution(inputs)
+
+    def valid(self, inputs: Tensor, low: UpsampledLogits, metas: list[dict]) -> Tensor | None:
+        """Pixels that are not padding, bool ``[B, H, W]``; ``None`` if all are."""
+        valid = valid_mask(metas, inputs)
+        if isinstance(low, IndexedLogits):
+            valid = low.inside if valid is None else valid & low.inside
+        return valid
+
+    def gather(self, inputs: Tensor, mask: Tensor, low: UpsampledLogits
+               ) -> tuple[SparseMap, Tensor]:
+        """The selected pixels with their color, and their low-resolution logits ``[N, K]``."""
+        pixels = SparseMap.from_mask(inputs, mask)
+        return pixels, low.at(pixels.indices)
 
     def refine(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
         """Refined logits of the selected pixels, ``[N, K]``."""
@@ -207,19 +287,24 @@ class SparseRefineSegmentor(BaseSegmentor):
             ``decode.*`` losses, and ``decode.density``, the share of pixels selected.
         """
         labels = torch.stack([s.gt_sem_seg.data.squeeze(0) for s in data_samples])
-        low = self.low_resolution(inputs)
-        pixels = self.select(inputs, low, [s.metainfo for s in data_samples])
-        losses = self.decode_head.loss(pixels, low.at(pixels.indices), pixels.read(labels).long())
+        low = self.low_logits(inputs, data_samples)
+        valid = self.valid(inputs, low, [s.metainfo for s in data_samples])
+        pixels, low_logits = self.gather(inputs, self.selector(inputs, low, valid).mask, low)
+        losses = self.decode_head.loss(pixels, low_logits, pixels.read(labels).long())
         if hasattr(self.selector, 'loss'):
-            losses |= self.selector.loss(inputs, low, labels)
+            losses |= self.selector.loss(inputs, low, labels, valid)
         losses['density'] = labels.new_tensor(len(pixels) / labels.numel(), dtype=torch.float32)
         return add_prefix(losses, 'decode')
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Full-size logits ``[B, K, H, W]``; unselected pixels keep the segmentor's bit for bit."""
+        """Full-size logits ``[B, K, H, W]``; unselected pixels keep the segmentor's bit for bit.
+
+        One channel, ``[B, 1, H, W]``, if the segmentor's head has one.
+        """
         low = self.low_resolution(inputs)
-        pixels = self.select(inputs, low, batch_img_metas)
-        return pixels.write(low.full(), self.refine(pixels, low.at(pixels.indices)))
+        selection = self.selector(inputs, low, self.valid(inputs, low, batch_img_metas))
+        pixels, low_logits = self.gather(inputs, selection.mask, low)
+        return self.write_logits(low, pixels, self.refine(pixels, low_logits))
 
     encode_decode = inference
 
@@ -234,24 +319,38 @@ class SparseRefineSegmentor(BaseSegmentor):
         if data_samples is None:
             meta = dict(ori_shape=tuple(inputs.shape[2:]))
             data_samples = [SegDataSample(metainfo=dict(meta)) for _ in range(len(inputs))]
+        low = self.low_logits(inputs, data_samples)
+        valid = self.valid(inputs, low, [s.metainfo for s in data_samples])
+        selection = self.selector(inputs, low, valid)
+        pixels, low_logits = self.gather(inputs, selection.mask, low)
+        refined = self.refine(pixels, low_logits)
+        self.write_back(data_samples, inputs, low, pixels, refined)
+        store_maps(data_samples, 'selected', selection.mask)
+        if self.test_cfg['keep_score']:
+            store_maps(data_samples, 'selection_score', self.selector.score(inputs, low))
+        if selection.threshold is not None:
+            for sample, threshold in zip(data_samples, selection.threshold.tolist(), strict=True):
+                sample.set_metainfo(dict(selection_threshold=threshold))
+        return data_samples
+
+    def write_logits(self, low: UpsampledLogits, pixels: SparseMap, refined: Tensor) -> Tensor:
+        """Refined logits ``[N, K]`` in place of the low-resolution ones, ``[B, K or 1, H, W]``."""
+        logits = pixels.write(low.full(), refined)
+        return logits[:, 1:] - logits[:, :1] if self.out_channels == 1 else logits
+
+    def write_back(self, data_samples: list[SegDataSample], inputs: Tensor, low: UpsampledLogits,
+                   pixels: SparseMap, refined: Tensor) -> None:
+        """Store the class maps before and after refinement, and logits if ``test_cfg`` says so."""
+        low_classes = low.classes()
         metas = [s.metainfo for s in data_samples]
-        low = self.low_resolution(inputs)
-        pixels = self.select(inputs, low, metas)
-        refined = self.refine(pixels, low.at(pixels.indices))
-        low_classes = low.argmax()
         same_size = all(tuple(m['ori_shape']) == unpadded_size(m, inputs) for m in metas)
         if self.test_cfg['seg_logits'] or not same_size:
             # A resized prediction is the arg-max of resized logits: mmseg's way needs them all.
-            logits = pixels.write(low.full(), refined)
-            data_samples = self.postprocess_result(logits, data_samples)
+            self.postprocess_result(self.write_logits(low, pixels, refined), data_samples)
         else:
-            classes = pixels.write(low_classes.clone(), refined.argmax(1))
+            classes = pixels.write(low_classes.clone(), classes_of(refined, self.threshold))
             store_maps(data_samples, 'pred_sem_seg', classes)
-        selected = pixels.write(torch.zeros_like(low_classes, dtype=torch.bool),
-                                torch.ones_like(pixels.indices[:, 0], dtype=torch.bool))
         store_maps(data_samples, 'low_res_sem_seg', low_classes)
-        store_maps(data_samples, 'selected', selected)
-        return data_samples
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """Low-resolution logits ``[B, K, h, w]``, what stands for features here."""

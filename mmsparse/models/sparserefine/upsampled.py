@@ -13,6 +13,24 @@ from torch import Tensor
 from mmsparse.sparse import entropy
 
 MODES = ('nearest', 'bilinear')
+
+
+def classes_of(logits: Tensor, threshold: float | None = None) -> Tensor:
+    """Class of every pixel.
+
+    Args:
+        logits: ``[B, K, ...]`` or ``[N, K]``.
+        threshold: for two classes that stand for one sigmoid, the probability above which the
+            second is taken, as in mmseg's one-channel heads; ``None`` is arg-max.
+
+    Returns:
+        int64, ``logits`` without the dimension of the classes.
+    """
+    if threshold is None:
+        return logits.argmax(1)
+    return ((logits[:, 1] - logits[:, 0]).sigmoid() > threshold).long()
+
+
 # Rows of the full-size map in flight at a time: 64 x 2048 x 19 float32 are 10 MB.
 CHUNK = 64
 
@@ -32,6 +50,7 @@ class UpsampledLogits:
         mode: ``'nearest'`` or ``'bilinear'``.
         probabilities: the scores are probabilities that need not sum to one (Mask2Former): after
             interpolation they are clipped at 1e-10 and their logarithm serves as logit.
+        threshold: of :func:`classes_of`.
     """
 
     def __init__(self,
@@ -39,12 +58,14 @@ class UpsampledLogits:
                  size: tuple[int, int],
                  *,
                  mode: str,
-                 probabilities: bool = False) -> None:
+                 probabilities: bool = False,
+                 threshold: float | None = None) -> None:
         if mode not in MODES:
             raise ValueError(f'upsample must be one of {MODES}, got {mode!r}')
         self.mode = mode
         self.size = tuple(size)
         self.probabilities = probabilities
+        self.threshold = threshold
         if mode == 'nearest':  # commutes with any function of a pixel: apply it once, down here
             scores = self._to_logits(scores)
         self.scores = scores
@@ -107,9 +128,9 @@ class UpsampledLogits:
         """Entropy at every pixel, float32 ``[B, H, W]``, in nats."""
         return self.per_pixel(entropy, torch.float32)
 
-    def argmax(self) -> Tensor:
+    def classes(self) -> Tensor:
         """Class of every pixel, int64 ``[B, H, W]``."""
-        return self.per_pixel(lambda logits: logits.argmax(1), torch.int64)
+        return self.per_pixel(lambda z: classes_of(z, self.threshold), torch.int64)
 
     def at(self, indices: Tensor) -> Tensor:
         """Logits of single pixels.
@@ -140,3 +161,36 @@ class UpsampledLogits:
                 self.scores, size=self.size, mode='bilinear', align_corners=False))
         # At equal sizes interpolation returns its input, and callers write into the result.
         return full.clone() if full.data_ptr() == self.scores.data_ptr() else full
+
+
+class IndexedLogits(UpsampledLogits):
+    """Low-resolution logits of clean images, read through their augmentation.
+
+    Scaling, cropping and flipping the logits by nearest neighbor is the same as doing it to the
+    numbers of their pixels, which costs one channel and not ``K``.
+
+    Args:
+        scores: logits ``[B, K, h, w]`` of the clean images.
+        index: int64 ``[B, H, W]``: which of the ``h * w`` pixels, in raster order, an augmented
+            pixel came from; negative on padding, where any logits stand.
+        threshold: of :func:`classes_of`.
+    """
+
+    def __init__(self, scores: Tensor, index: Tensor, *, threshold: float | None = None) -> None:
+        super().__init__(scores, tuple(index.shape[1:]), mode='nearest', threshold=threshold)
+        self.inside = index >= 0
+        self._index = index.clamp(min=0)
+
+    def expand(self, low: Tensor) -> Tensor:
+        """Copy a low-resolution map ``[B, h, w]`` onto ``[B, H, W]``."""
+        return low.flatten(1).gather(1, self._index.flatten(1)).view_as(self._index)
+
+    def at(self, indices: Tensor) -> Tensor:
+        """Logits ``[N, K]`` of single pixels, as :meth:`UpsampledLogits.at`."""
+        b, y, x = indices.long().unbind(1)
+        return self.scores.flatten(2)[b, :, self._index[b, y, x]]
+
+    def full(self) -> Tensor:
+        """The full-size logits, ``[B, K, H, W]``."""
+        index = self._index.flatten(1)[:, None].expand(-1, self.scores.shape[1], -1)
+        return self.scores.flatten(2).gather(2, index).unflatten(2, self.size)

@@ -1,0 +1,46 @@
+"""Dice loss on single pixels. Letters: ``N`` pixels, ``K`` classes."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmsparse.registry import MODELS
+
+
+@MODELS.register_module()
+class PointDiceLoss(nn.Module):
+    r"""One minus the Dice coefficient of every class over all pixels, averaged over classes.
+
+    .. math:: 1 - \frac1K \sum_k \frac{2 \sum_n p_{nk} t_{nk} + \varepsilon}
+                                      {\sum_n p_{nk} + \sum_n t_{nk} + \varepsilon}
+
+    with ``p`` the softmax and ``t`` the one-hot label. mmseg's ``DiceLoss`` sums over the pixels of
+    an image ``[B, K, H, W]``; given rows it would sum over the classes of one pixel.
+
+    Args:
+        loss_weight: factor of the loss.
+        eps: keeps a class that neither occurs nor is predicted at zero loss.
+        loss_name: key of the loss in the log.
+    """
+
+    def __init__(self, *, loss_weight: float = 1.0, eps: float = 1e-5,
+                 loss_name: str = 'loss_dice') -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.eps = eps
+        self.loss_name = loss_name
+
+    def forward(self, logits: Tensor, labels: Tensor, *, ignore_index: int = 255,
+                avg_factor: Tensor | None = None) -> Tensor:
+        """Scalar loss; zero without any labeled pixel.
+
+        Args:
+            logits: ``[N, K]``.
+            labels: int64 ``[N]``; ``ignore_index`` is left out.
+            avg_factor: not used, a ratio of sums needs none.
+        """
+        known = labels != ignore_index
+        p = logits.float().softmax(1) * known[:, None]
+        target = F.one_hot(labels.where(known, 0), logits.shape[1]) * known[:, None]
+        shared, total = (p * target).sum(0), p.sum(0) + target.sum(0)
+        return self.loss_weight * (1 - (2 * shared + self.eps) / (total + self.eps)).mean()

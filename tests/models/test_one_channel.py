@@ -1,0 +1,44 @@
+"""Segmentors whose head has one sigmoid channel, refined as two classes."""
+import pytest
+import torch
+
+from mmsparse.registry import MODELS
+from tests.models.tiny import batch, low_logits, refine_cfg
+
+
+def one_channel(**kwargs):
+    cfg = refine_cfg(num_classes=2, **kwargs)
+    cfg['segmentor']['decode_head'] |= dict(num_classes=2, out_channels=1, threshold=0.3)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg).eval()
+    model.segmentor.decode_head.conv_seg.weight.data.mul_(400)
+    return model
+
+
+@pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
+@torch.no_grad()
+def test_one_sigmoid_channel_is_two_classes(upsample):
+    model = one_channel(alpha=0.5, upsample=upsample)
+    data = batch(model, num_classes=2)
+    metas = [s.metainfo for s in data['data_samples']]
+    logits = model.inference(data['inputs'], metas)
+    z = low_logits(model, data['inputs'], upsample)
+    assert logits.shape == z.shape == (2, 1, 96, 101)
+    probability = z[:, 0].sigmoid().double()
+    expected = -(probability * probability.log() + (1 - probability) * (1 - probability).log())
+    clear = (expected - 0.5).abs() > 1e-3  # off only where float rounding decides
+    samples = model.predict(**data)
+    for i, sample in enumerate(samples):
+        assert torch.equal(sample.selected.data[0][clear[i]], (expected > 0.5)[i][clear[i]])
+        kept = ~sample.selected.data[0]
+        torch.testing.assert_close(logits[i, 0][kept], z[i, 0][kept])
+        # the head's own threshold decides, in mmseg's post-processing as here
+        classes = (logits[i].sigmoid() > 0.3).long()
+        assert torch.equal(sample.pred_sem_seg.data, classes)
+        agree = (sample.low_res_sem_seg.data[0] == (probability[i] > 0.3)).float().mean()
+        assert agree > 0.999
+    model.test_cfg['seg_logits'] = False
+    for a, b in zip(model.predict(**batch(model, num_classes=2)), samples, strict=True):
+        assert torch.equal(a.pred_sem_seg.data.squeeze(), b.pred_sem_seg.data.squeeze())
+    with torch.enable_grad():
+        model.train().loss(**data)['decode.loss_ensemble_ce'].backward()

@@ -1,0 +1,11 @@
+# Low-resolution baseline: FCN on HRNet-W48, trained for half-size Cityscapes and scored at full size.
+_base_ = [
+    'mmseg::hrnet/fcn_hr48_4xb2-80k_cityscapes-512x1024.py',
+    '../_base_/low_res_cityscapes.py',
+]
+model = dict(data_preprocessor=dict(size=_base_.low_res.crop_size))
+train_dataloader = dict(dataset=dict(pipeline=_base_.low_res.train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_base_.low_res.test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = _base_.low_res.evaluator
+test_evaluator = val_evaluator

@@ -1,0 +1,161 @@
+"""The five baselines of the paper: configs by inheritance, at real widths on small images."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from mmseg.utils import register_all_modules
+
+FOLDER = Path(__file__).parents[2] / 'configs' / 'sparserefine'
+# low-resolution size, alpha, stages: supplement Table 1
+PAPER = {
+    'fcn-hr48': ('4xb2-80k', (512, 1024), 0.3, 6),
+    'segformer-mit-b5': ('8xb1-160k', (512, 1024), 0.1, 6),
+    'mask2former-swin-t': ('8xb2-90k', (512, 1024), 0.05, 5),
+    'mask2former-swin-l': ('8xb2-90k', (512, 1024), 0.005, 6),
+    'segnext-mscan-l': ('8xb1-160k', (640, 1280), 0.1, 6),
+}
+SIZE = (128, 256)
+BASELINES = pytest.mark.parametrize('name', PAPER)
+
+
+def low_config(name):
+    schedule, (height, width), *_ = PAPER[name]
+    return Config.fromfile(FOLDER / f'{name}_{schedule}_cityscapes-{height}x{width}.py')
+
+
+def dense_config(name):
+    return Config.fromfile(FOLDER / f'{name}_{PAPER[name][0]}_cityscapes-1024x2048.py')
+
+
+def refine_config(name):
+    return Config.fromfile(FOLDER / f'sparserefine_{name}_8xb4-46k_cityscapes-1024x2048.py')
+
+
+def build(cfg):
+    """The model without pretrained weights: nothing is fetched."""
+    register_all_modules(init_default_scope=False)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    return revert_sync_batchnorm(MODELS.build(cfg.model))
+
+
+def samples(count=1):
+    images, data_samples = [], []
+    for _ in range(count):
+        images.append(torch.randint(256, (3, *SIZE), dtype=torch.uint8))
+        sample = SegDataSample(metainfo=dict(ori_shape=SIZE, img_shape=SIZE))
+        labels = torch.randint(19, (1, 4, 8)).repeat_interleave(32, 1).repeat_interleave(32, 2)
+        labels[:, :3] = 255
+        sample.gt_sem_seg = PixelData(data=labels)
+        data_samples.append(sample)
+    return dict(inputs=images, data_samples=data_samples)
+
+
+@BASELINES
+def test_the_config_is_the_papers(name):
+    cfg, (_, size, alpha, stages) = refine_config(name), PAPER[name]
+    assert cfg.model.selector.alpha == alpha
+    assert len(cfg.model.decode_head.extractor.channels) == stages
+    low = cfg.model.get('lr_size') or tuple(int(n * cfg.model.lr_scale) for n in (1024, 2048))
+    assert tuple(low) == size
+    assert cfg.train_dataloader.batch_size == 4 and cfg.train_cfg.max_iters == 500 * 93
+    assert cfg.optim_wrapper == dict(
+        type='OptimWrapper', optimizer=dict(type='AdamW', lr=3e-4, weight_decay=0.05))
+    steps = [t['type'] for t in cfg.train_dataloader.dataset.pipeline]
+    assert steps == ['LoadImageFromFile', 'LoadAnnotations', 'RandomResize', 'RandomCrop',
+                     'RandomFlip', 'PhotoMetricDistortion', 'PackSegInputs']
+    assert cfg.model.segmentor_checkpoint.startswith(
+        f'work_dirs/{Path(low_config(name).filename).stem}/')
+
+
+@BASELINES
+def test_low_resolution_and_dense_are_the_same_network(name):
+    low, dense, refine = low_config(name), dense_config(name), refine_config(name)
+    for part in ('backbone', 'decode_head'):
+        assert low.model[part] == dense.model[part] == refine.model.segmentor[part]
+    assert low.optim_wrapper == dense.optim_wrapper and low.train_cfg == dense.train_cfg
+    assert low.model.test_cfg == dense.model.test_cfg == dict(mode='whole')
+    _, size, *_ = PAPER[name]
+    resize, = (t for t in low.val_dataloader.dataset.pipeline if t.type == 'Resize')
+    assert tuple(resize.scale) == size[::-1]
+    crop, = (t for t in low.train_dataloader.dataset.pipeline if t.type == 'RandomCrop')
+    assert tuple(crop.crop_size) == tuple(low.model.data_preprocessor.size)
+    full, = (t for t in dense.train_dataloader.dataset.pipeline if t.type == 'RandomCrop')
+    assert [a / b for a, b in zip(crop.crop_size, full.crop_size, strict=True)] == [
+        size[0] / 1024] * 2
+
+
+@BASELINES
+def test_refines_and_trains(name):
+    cfg = refine_config(name)
+    cfg.model.data_preprocessor.size = SIZE
+    if 'lr_size' in cfg.model:
+        cfg.model.lr_size = tuple(n // 8 for n in cfg.model.lr_size)
+    cfg.model.segmentor_checkpoint = None
+    cfg.model.selector.max_density = 0.1
+    model = build(cfg)
+    stages = PAPER[name][3]
+    assert sum(p.numel() for p in model.decode_head.parameters()) == {
+        5: 19_817_384, 6: 79_340_456}[stages]
+    assert model.num_classes == 19
+    assert model.probabilities == name.startswith('mask2former')
+
+    result, = model.eval().test_step(samples())
+    assert result.pred_sem_seg.shape == SIZE and result.selected.data.any()
+    assert result.seg_logits.data.isfinite().all()
+
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    log = model.train().train_step(samples(2), optimizer)
+    assert log['loss'].isfinite() and log['decode.loss_sparse_ce'] > 0
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]) == (not key.startswith('decode_head.')), key
+
+
+@BASELINES
+def test_low_resolution_baselines_train(name):
+    cfg = low_config(name)
+    cfg.model.data_preprocessor.update(size=SIZE, batch_augments=None)
+    model = build(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    log = model.train().train_step(samples(2), optimizer)
+    assert log['loss'].isfinite() and log['loss'] > 0
+    with torch.no_grad():
+        result, = model.eval().test_step(samples())
+    assert result.pred_sem_seg.shape == SIZE
+
+
+@pytest.mark.parametrize('variant, changes', [
+    ('mask2former-swin-t-6stage', dict(stages=6)),
+    ('fcn-hr48_learnable-selector', dict(selector='LearnableSelector')),
+    ('fcn-hr48_post-lr', dict(joint_aug='post_lr')),
+    ('fcn-hr48_stored-lr', dict(joint_aug='post_lr'))])
+def test_variants(variant, changes):
+    cfg = refine_config(variant)
+    cfg.model.segmentor_checkpoint = None
+    model = build(cfg)
+    assert len(cfg.model.decode_head.extractor.channels) == changes.get('stages', 6)
+    assert type(model.selector).__name__ == changes.get('selector', 'EntropySelector')
+    assert model.joint_aug == changes.get('joint_aug', 'pre_lr')
+    padding = cfg.model.decode_head.extractor.get('down_padding', 1)
+    assert padding == (0 if 'joint_aug' in changes else 1)
+
+
+def test_norms_and_biases_can_be_left_out_of_weight_decay():
+    """As mmseg's configs do it; the paper's code decays every parameter."""
+    cfg = refine_config('mask2former-swin-t')
+    cfg.model.segmentor_checkpoint = None
+    cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0.0, bias_decay_mult=0.0)
+    model = build(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    decay = {id(p): g['weight_decay'] for g in optimizer.param_groups for p in g['params']}
+    names = dict(model.decode_head.named_parameters())
+    free = {n for n, p in names.items() if decay[id(p)] == 0}
+    assert free == {n for n in names if 'norm' in n or n.endswith('bias')}
+    assert all(decay[id(p)] == 0.05 for n, p in names.items() if n not in free)

@@ -299,3 +299,17 @@ def test_unknown_argument_is_refused(data):
     make_tree(data, DEEPGLOBE)
     with pytest.raises(TypeError, match='image_suffix'):
         build(DEEPGLOBE, image_suffix='.jpg')
+
+
+def test_page_shows_the_trees():
+    page = (ROOT / 'docs/datasets.md').read_text()
+    shown = re.findall(r'^```text\n(.*?)\n```$', page, re.M | re.S)
+    assert sorted(shown) == sorted(dataset_class(layout).TREE for layout in LAYOUTS)
+
+
+@every_layout
+def test_page_names_config_and_classes(layout):
+    page = ' '.join((ROOT / 'docs/datasets.md').read_text().split())
+    assert f'`mmsparse.{layout.type}` | `configs/_base_/datasets/{layout.config}.py`' in page
+    assert f'Classes: {", ".join(dataset_class(layout).METAINFO["classes"])}.' in page or (
+        layout.root == 'bdd100k' and 'Classes: those of Cityscapes.' in page)

@@ -112,6 +112,19 @@ def test_deepglobe_colors_are_those_of_the_dataset(root, monkeypatch):
         assert deepglobe.to_ids(pixel) == number
 
 
+def test_deepglobe_stray_red_is_unknown(root, monkeypatch):
+    """One pixel in a thousand at most."""
+    monkeypatch.syspath_prepend(str(root / TOOLS))
+    import deepglobe
+    pixels = np.full((40, 50, 3), (0, 255, 0), np.uint8)
+    pixels[3, 4:6] = 255, 0, 0
+    ids = deepglobe.to_ids(Image.fromarray(pixels))
+    assert (ids[3, 4:6] == 255).all() and (ids == 3).sum() == 40 * 50 - 2
+    pixels[3, 6] = 255, 0, 0
+    with pytest.raises(ValueError, match='0.1% of the mask is red'):
+        deepglobe.to_ids(Image.fromarray(pixels))
+
+
 def test_deepglobe_split(convert, land, tmp_path):
     """The same every time; another with another seed or share; never in both parts."""
     folder, labels = land
@@ -195,7 +208,7 @@ def test_bad_pairs_are_named_and_the_others_converted(convert, land, tmp_path):
     assert reasons[1].startswith('101_mask.png cannot be read (')
     assert reasons[2] == 'no 102_mask.png'
     assert reasons[3] == 'image of 42x21, mask of 42x22 pixels'
-    assert reasons[4] == '882 pixels of the mask are red, which is no class'
+    assert reasons[4] == '100.0% of the mask is red, which is no class'
     assert reasons[5].startswith('105_mask.png cannot be read (')
     out = files(tmp_path / 'out')
     assert {path.stem for path in out.values()} == {'106', '107', '108', '109'}

@@ -1,8 +1,11 @@
 # Cityscapes at half size: what a low-resolution baseline is trained on and sees. The pieces stand in
 # a variable of their own, because the stock configs beside this file in `_base_` own the plain names.
+# The environment variable MMSPARSE_DATA names the folder that holds `cityscapes`, else `data`.
 low_res = dict(
     # Half the crop of the stock configs, as in the paper's released code.
     crop_size=(256, 512),
+    dataset=dict(
+        type='mmsparse.CityscapesDataset', data_root='{{$MMSPARSE_DATA:data}}/cityscapes'),
     train_pipeline=[
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations'),

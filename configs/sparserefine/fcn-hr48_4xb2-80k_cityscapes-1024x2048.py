@@ -1,5 +1,10 @@
 # Dense high-resolution baseline: FCN on HRNet-W48, the stock config.
 _base_ = 'mmseg::hrnet/fcn_hr48_4xb2-80k_cityscapes-512x1024.py'
+dataset = dict(
+    type='mmsparse.CityscapesDataset', data_root='{{$MMSPARSE_DATA:data}}/cityscapes')
+train_dataloader = dict(dataset=dataset)
+val_dataloader = dict(dataset=dataset)
+test_dataloader = val_dataloader
 val_evaluator = [
     dict(type='IoUMetric', iou_metrics=['mIoU']),
     dict(type='mmsparse.IoUBySizeMetric'),

@@ -4,8 +4,10 @@ _base_ = [
     '../_base_/low_res_cityscapes.py',
 ]
 model = dict(data_preprocessor=dict(size=_base_.low_res.crop_size))
-train_dataloader = dict(dataset=dict(pipeline=_base_.low_res.train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=_base_.low_res.test_pipeline))
+train_dataloader = dict(
+    dataset=dict(pipeline=_base_.low_res.train_pipeline, **_base_.low_res.dataset))
+val_dataloader = dict(
+    dataset=dict(pipeline=_base_.low_res.test_pipeline, **_base_.low_res.dataset))
 test_dataloader = val_dataloader
 val_evaluator = _base_.low_res.evaluator
 test_evaluator = val_evaluator

@@ -16,8 +16,9 @@ train_pipeline = [
 ]
 model = dict(
     data_preprocessor=dict(size=crop_size), test_cfg=dict(_delete_=True, mode='whole'))
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=_base_.low_res.test_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **_base_.low_res.dataset))
+val_dataloader = dict(
+    dataset=dict(pipeline=_base_.low_res.test_pipeline, **_base_.low_res.dataset))
 test_dataloader = val_dataloader
 val_evaluator = _base_.low_res.evaluator
 test_evaluator = val_evaluator

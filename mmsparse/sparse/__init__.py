@@ -1,4 +1,5 @@
 """The sparse 2-D floor: maps, layers, selection. spconv is imported at the first convolution."""
+from .complexity import coarser, strided_pairs, submanifold_pairs
 from .layers import ActiveBatchNorm, DownConv2d, Linear1x1, SubMConv2d, UpConv2d
 from .maps import SparseMap
 from .masked_dense import MaskedMap
@@ -12,8 +13,11 @@ __all__ = [
     'SparseMap',
     'SubMConv2d',
     'UpConv2d',
+    'coarser',
     'entropy',
     'fill_mask',
     'limit_mask',
+    'strided_pairs',
+    'submanifold_pairs',
     'top_k_mask',
 ]

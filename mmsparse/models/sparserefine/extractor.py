@@ -19,6 +19,9 @@ from mmsparse.sparse import (
     SparseMap,
     SubMConv2d,
     UpConv2d,
+    coarser,
+    strided_pairs,
+    submanifold_pairs,
 )
 from mmsparse.sparse.layers import ActiveMap, add, concat, rows_of, with_rows
 
@@ -122,6 +125,8 @@ class SparseUNet(BaseModule):
             raise ValueError(f'SparseUNet.engine must be one of {ENGINES}, got {engine!r}')
         self.in_channels = in_channels
         self.out_channels = channels[0]
+        self.num_levels = len(channels)
+        self.down_padding = down_padding
         self.engine = engine
         # Padded, n pixels become ceil(n / 2) and the deepest stride must fit; unpadded, they
         # become (n - 3) // 2 + 1 and the deepest level must keep one cell.
@@ -158,3 +163,30 @@ class SparseUNet(BaseModule):
             sparse_map = sparse_map.replace_features(sparse_map.features.to(dtype))
             x = (sparse_map.to_spconv() if self.engine == 'sparse' else sparse_map.to_masked())
             return rows_of(self.norm(self.levels(self.stem(x))))
+
+    @torch.no_grad()
+    def macs(self, mask: Tensor) -> int:
+        """Multiply-accumulates of :meth:`forward` on these pixels, exactly.
+
+        Every convolution costs its pairs of active pixels x channels in x channels out, a 1x1 map
+        its pixels x channels in x channels out; norms and sums are not counted.
+
+        Args:
+            mask: bool ``[B, H, W]``.
+        """
+        pairs, strided, rows = [], [], []
+        for level in range(self.num_levels):
+            pairs.append(submanifold_pairs(mask))
+            rows.append(int(mask.sum()))
+            if level < self.num_levels - 1:
+                strided.append(strided_pairs(mask, self.down_padding))
+                mask = coarser(mask, self.down_padding)
+        total = 0
+        for module in self.modules():
+            if isinstance(module, SubMConv2d):
+                total += pairs[module.level] * module.weight[:, 0, 0].numel()
+            elif isinstance(module, (DownConv2d, UpConv2d)):
+                total += strided[module.level] * module.weight[:, 0, 0].numel()
+            elif isinstance(module, ResidualBlock) and isinstance(module.shortcut, Linear1x1):
+                total += rows[module.conv1.level] * module.shortcut.weight.numel()
+        return total

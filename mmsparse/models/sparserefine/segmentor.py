@@ -5,6 +5,8 @@ size, ``h, w`` low-resolution size, ``N`` selected pixels of the batch.
 """
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
@@ -84,6 +86,16 @@ class SparseRefineSegmentor(BaseSegmentor):
     Raises:
         ValueError: a setting is out of range or the numbers of classes disagree.
     """
+
+    # What mmsparse.engine.StageClock times, in the order of the data's way.
+    STAGES: ClassVar[dict[str, tuple[str, ...]]] = {
+        'low-resolution pass': ('low_logits',),
+        'selection': ('selector',),
+        'gathering': ('gather',),
+        'U-Net': ('decode_head.extractor',),
+        'ensembling': ('decode_head.classifier', 'decode_head.ensembler'),
+        'write-back': ('write_back',),
+    }
 
     def __init__(self,
                  *,
@@ -324,8 +336,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         selection = self.selector(inputs, low, valid)
         pixels, low_logits = self.gather(inputs, selection.mask, low)
         refined = self.refine(pixels, low_logits)
-        self.write_back(data_samples, inputs, low, pixels, refined)
-        store_maps(data_samples, 'selected', selection.mask)
+        self.write_back(data_samples, inputs, low, selection.mask, pixels, refined)
         if self.test_cfg['keep_score']:
             store_maps(data_samples, 'selection_score', self.selector.score(inputs, low))
         if selection.threshold is not None:
@@ -339,8 +350,8 @@ class SparseRefineSegmentor(BaseSegmentor):
         return logits[:, 1:] - logits[:, :1] if self.out_channels == 1 else logits
 
     def write_back(self, data_samples: list[SegDataSample], inputs: Tensor, low: UpsampledLogits,
-                   pixels: SparseMap, refined: Tensor) -> None:
-        """Store the class maps before and after refinement, and logits if ``test_cfg`` says so."""
+                   mask: Tensor, pixels: SparseMap, refined: Tensor) -> None:
+        """Store the class maps before and after, the mask, and logits if ``test_cfg`` says so."""
         low_classes = low.classes()
         metas = [s.metainfo for s in data_samples]
         same_size = all(tuple(m['ori_shape']) == unpadded_size(m, inputs) for m in metas)
@@ -351,6 +362,7 @@ class SparseRefineSegmentor(BaseSegmentor):
             classes = pixels.write(low_classes.clone(), classes_of(refined, self.threshold))
             store_maps(data_samples, 'pred_sem_seg', classes)
         store_maps(data_samples, 'low_res_sem_seg', low_classes)
+        store_maps(data_samples, 'selected', mask)
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """Low-resolution logits ``[B, K, h, w]``, what stands for features here."""

@@ -1,0 +1,320 @@
+"""Time, multiply-accumulates and memory of models on the same images, measured in turns.
+
+Letters: ``B`` images, ``H, W`` size, ``M`` selected pixels.
+"""
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmsparse.compat import sparse_engine
+from mmsparse.datasets.scenes import render_scene
+
+from .stages import StageClock, synchronize
+
+PRECISIONS = ('fp32', 'fp16')
+
+
+@dataclass
+class Measurement:
+    """One model at one batch size and precision.
+
+    Attributes:
+        name: of the model.
+        batch_size: ``B``.
+        precision: ``'fp32'`` or ``'fp16'``.
+        milliseconds: median time per image of a whole ``predict``.
+        p95: 95th percentile of the same.
+        stages: median milliseconds per image by stage, each with the device synchronized, so that
+            they add up to somewhat more than the total; empty for a model without stages.
+        density: share of refined pixels; ``None`` for a model without refinement.
+        gmacs: multiply-accumulates per image in 10^9; of sparse layers by pairs of active pixels.
+        peak_mib: highest memory during one ``predict`` above that before it, in MiB.
+    """
+
+    name: str
+    batch_size: int
+    precision: str
+    milliseconds: float
+    p95: float
+    stages: dict[str, float] = field(default_factory=dict)
+    density: float | None = None
+    gmacs: float | None = None
+    peak_mib: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def load_model(config: str, checkpoint: str | None, device: torch.device,
+               cfg_options: dict | None = None) -> nn.Module:
+    """A segmentor in evaluation mode; random weights without a checkpoint, nothing is fetched."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(cfg_options or {})
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, map_location='cpu')
+    return model.to(device).eval()
+
+
+def boundary_mask(label: np.ndarray, density: float) -> np.ndarray:
+    """The pixels nearest to a class boundary, as many as make up the density.
+
+    Thin bands, as the entropy of a real segmentor selects them.
+
+    Args:
+        label: classes ``[H, W]``.
+        density: share of the pixels, in ``(0, 1]``.
+
+    Returns:
+        bool ``[H, W]`` with exactly ``round(density * H * W)`` pixels.
+    """
+    edge = np.zeros(label.shape, bool)
+    edge[:, 1:] |= label[:, 1:] != label[:, :-1]
+    edge[1:] |= label[1:] != label[:-1]
+    distance = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    order = np.argsort(distance, axis=None, kind='stable')
+    mask = np.zeros(label.size, bool)
+    mask[order[:round(density * label.size)]] = True
+    return mask.reshape(label.shape)
+
+
+def scene_batch(batch_size: int, size: tuple[int, int]) -> tuple[Tensor, list[np.ndarray]]:
+    """Built-in scenes as uint8 ``[B, 3, H, W]``, and their labels."""
+    scenes = [render_scene(index, size) for index in range(batch_size)]
+    images = np.stack([image.transpose(2, 0, 1) for image, _ in scenes])
+    return torch.from_numpy(images), [label for _, label in scenes]
+
+
+@contextlib.contextmanager
+def forced_selection(model: nn.Module, mask: Tensor | None) -> Iterator[None]:
+    """Let a refining model refine these pixels; its selector runs, but is not listened to.
+
+    With random weights a selector's choice means nothing, with a mask of the paper's density the
+    time does. ``None`` changes nothing.
+    """
+    if mask is None or not hasattr(model, 'selector'):
+        yield
+        return
+    selector, original = model.selector, model.selector.forward
+    selector.forward = lambda *args: original(*args)._replace(mask=mask)
+    try:
+        yield
+    finally:
+        del selector.forward
+
+
+@contextlib.contextmanager
+def precision_context(models: Sequence[nn.Module], precision: str, device: torch.device
+                      ) -> Iterator[None]:
+    """Run dense layers under autocast and sparse extractors with half weights, or all in float32.
+
+    Raises:
+        ValueError: the precision is unknown, or fp16 is asked for on a CPU.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision must be one of {PRECISIONS}, got {precision!r}')
+    if precision == 'fp32':
+        yield
+        return
+    if device.type != 'cuda':
+        raise ValueError(f'precision fp16 needs a CUDA device, got {device}')
+    extractors = [m.decode_head.extractor for m in models if hasattr(m, 'selector')]
+    for extractor in extractors:
+        extractor.half()
+    try:
+        with torch.autocast('cuda', torch.float16):
+            yield
+    finally:
+        for extractor in extractors:
+            extractor.float()
+
+
+@torch.no_grad()
+def predict_time(model: nn.Module, batch: dict, device: torch.device) -> tuple[float, list]:
+    """Milliseconds of one ``predict`` on preprocessed images, and its data samples."""
+    samples = [SegDataSample(metainfo=dict(s.metainfo)) for s in batch['data_samples']]
+    synchronize(device)
+    start = time.perf_counter()
+    result = model(batch['inputs'], samples, mode='predict')
+    synchronize(device)
+    return (time.perf_counter() - start) * 1000, result
+
+
+def benchmark(models: dict[str, nn.Module],
+              *,
+              size: tuple[int, int],
+              batch_size: int = 1,
+              precision: str = 'fp32',
+              densities: dict[str, float] | None = None,
+              iterations: int = 20,
+              warmup: int = 3,
+              progress: Callable[[], None] = lambda: None) -> list[Measurement]:
+    """Measure models on the same built-in scenes, in turns.
+
+    In turns, so that a busy or throttled machine slows all alike; every model comes first equally
+    often. Stages are timed in passes of their own.
+
+    Args:
+        models: by name, in evaluation mode, on one device.
+        size: ``(H, W)`` of the images.
+        batch_size: ``B``.
+        precision: ``'fp32'`` or ``'fp16'``.
+        densities: by name, the share of pixels that a refining model is made to refine, in bands
+            around the scenes' class boundaries; without, its selector decides.
+        iterations: timed passes of every model.
+        warmup: passes before them.
+        progress: called after every pass.
+    """
+    names = list(models)
+    device = next(models[names[0]].parameters()).device
+    images, labels = scene_batch(batch_size, size)
+    meta = dict(ori_shape=size, img_shape=size, pad_shape=size)
+    raw = dict(inputs=list(images),
+               data_samples=[SegDataSample(metainfo=dict(meta)) for _ in labels])
+    batches = {name: models[name].data_preprocessor(dict(raw), False) for name in names}
+    masks: dict[str, Tensor | None] = dict.fromkeys(names)
+    for name, density in (densities or {}).items():
+        masks[name] = torch.from_numpy(
+            np.stack([boundary_mask(label, density) for label in labels])).to(device)
+
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    clocks = {n: StageClock(m) for n, m in models.items() if hasattr(m, 'STAGES')}
+    results = {}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(precision_context(list(models.values()), precision, device))
+        for name in names:
+            stack.enter_context(forced_selection(models[name], masks[name]))
+        for step in range(-warmup, iterations):
+            turn = step % len(names)
+            for name in names[turn:] + names[:turn]:
+                elapsed, results[name] = predict_time(models[name], batches[name], device)
+                if step >= 0:
+                    seconds[name].append(elapsed / batch_size)
+                progress()
+        for _ in range(max(3, iterations // 2)):
+            for name, clock in clocks.items():
+                with clock:
+                    predict_time(models[name], batches[name], device)
+                progress()
+        costs = {name: cost(models[name], batches[name], results[name], device)
+                 for name in names}
+    return [Measurement(
+        name=name, batch_size=batch_size, precision=precision,
+        milliseconds=statistics.median(seconds[name]),
+        p95=float(np.percentile(seconds[name], 95)),
+        stages={title: statistics.median(entries) / batch_size
+                for title, entries in clocks[name].milliseconds.items()}
+        if name in clocks else {},
+        **costs[name]) for name in names]
+
+
+def cost(model: nn.Module, batch: dict, samples: list[SegDataSample], device: torch.device
+         ) -> dict[str, float | None]:
+    """Density, GMACs per image and peak memory of one ``predict``."""
+    density = None
+    if 'selected' in samples[0]:
+        mask = torch.cat([s.selected.data for s in samples])
+        density = float(mask.float().mean())
+    peak = peak_memory(lambda: predict_time(model, batch, device), device)
+    if density is not None:
+        macs = refined_macs(model, batch, mask)
+    else:
+        metas = [s.metainfo for s in batch['data_samples']]
+        macs = dense_macs(lambda: model.encode_decode(batch['inputs'], metas))
+    return dict(density=density, gmacs=macs / len(samples) / 1e9, peak_mib=peak / 2**20)
+
+
+@torch.no_grad()
+def dense_macs(function: Callable[[], Any]) -> int:
+    """Multiply-accumulates of the convolutions and matrix products that a function runs.
+
+    Counted by torch's own counter; operators it does not know (deformable attention) count 0.
+    """
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def refined_macs(model: nn.Module, batch: dict, mask: Tensor) -> int:
+    """Multiply-accumulates of a refining model that refines ``mask``, bool ``[B, H, W]``.
+
+    Low-resolution pass, sparse U-Net by its pairs of pixels, classifier and ensembler by their
+    weights; a learned selector as it is.
+    """
+    inputs, head, low = batch['inputs'], model.decode_head, []
+    total = dense_macs(lambda: low.append(model.low_resolution(inputs)))
+    total += dense_macs(lambda: model.selector(inputs, low[0]))
+    weights = sum(p.numel() for part in (head.classifier, head.ensembler)
+                  for p in part.parameters() if p.ndim == 2)
+    return total + head.extractor.macs(mask) + int(mask.sum()) * weights
+
+
+def peak_memory(function: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that a function holds at most above what is held before it.
+
+    On CUDA by torch's allocator; on the CPU resident memory as Linux counts it, ``-1`` where the
+    kernel does not let the count be reset.
+    """
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # or freed blocks kept for reuse would hide the peak
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        return -1
+    before = _status('VmRSS')
+    function()
+    return _status('VmHWM') - before
+
+
+def _status(key: str) -> int:
+    """A figure of ``/proc/self/status`` in bytes."""
+    line = next(x for x in Path('/proc/self/status').read_text().splitlines() if x.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What the figures were taken on."""
+    if device.type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    else:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        name = next((x.split(':', 1)[1].strip() for x in lines if x.startswith('model name')),
+                    platform.processor())
+        name = f'{name}, {torch.get_num_threads()} threads'
+    return dict(device=name, torch=torch.__version__, engine=engine_name(device))
+
+
+def engine_name(device: torch.device) -> str:
+    """Which sparse engine computes on this device."""
+    engine = sparse_engine()
+    kind = 'implicit GEMM' if device.type == 'cuda' else 'gathered GEMM on the CPU'
+    return f'{engine.distribution} {engine.version}, {kind}'

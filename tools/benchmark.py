@@ -1,0 +1,130 @@
+"""Time models on the same images, in turns: in total, by stage, with their cost and memory.
+
+The first config is what the others are compared with; name a dense high-resolution config first and
+SparseRefine configs after it. Without checkpoints the weights are random: then give --density, or
+what a selector chooses means nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from command_line import check_checkpoint, stop
+
+if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
+    from rich.table import Table
+
+    from mmsparse.engine.benchmark import Measurement
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='+', help='config files, or mmsparse::sparserefine/X.py')
+    parser.add_argument('--checkpoints', nargs='+', default=[],
+                        help='one per config, in their order')
+    parser.add_argument('--shape', type=int, nargs=2, default=(1024, 2048), metavar=('H', 'W'),
+                        help='size of the images (default: 1024 2048)')
+    parser.add_argument('--batch-size', type=int, nargs='+', default=[1], metavar='B')
+    parser.add_argument('--precision', nargs='+', default=['fp32'], choices=('fp32', 'fp16'))
+    parser.add_argument('--density', type=float,
+                        help='refine this share of the pixels, in thin bands, whatever the '
+                             'selector chooses')
+    parser.add_argument('--iterations', type=int, default=20, help='timed passes of each model')
+    parser.add_argument('--warmup', type=int, default=3, help='passes before them')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--out', type=Path, help='write the figures to this JSON file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that override those of every config')
+    args = parser.parse_args()
+    if args.checkpoints and len(args.checkpoints) != len(args.configs):
+        parser.error(f'{len(args.configs)} configs but {len(args.checkpoints)} checkpoints')
+    for name in ('iterations', 'warmup'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} must be at least 1, got {getattr(args, name)}')
+    if min([*args.batch_size, *args.shape]) < 1:
+        parser.error('--batch-size and --shape must be positive')
+    if args.density is not None and not 0 < args.density <= 1:
+        parser.error(f'--density must be a share of the pixels in (0, 1], got {args.density}')
+    return args
+
+
+def result_table(rows: list[Measurement], title: str) -> Table:
+    """Models below each other, the stages of those that have them as columns."""
+    from rich.table import Table
+
+    stages = list(dict.fromkeys(title for row in rows for title in row.stages))
+    table = Table('model', title=title)
+    names = ['batch', 'precision', 'ms / image', 'p95', 'speed', *stages, 'refined', 'GMACs',
+             'peak MiB']
+    for name in names:
+        table.add_column(name, justify='right')
+    base = {}
+    for row in rows:
+        key = row.batch_size, row.precision
+        first = base.setdefault(key, row.milliseconds)
+        table.add_row(
+            row.name, str(row.batch_size), row.precision, f'{row.milliseconds:.1f}',
+            f'{row.p95:.1f}', f'{first / row.milliseconds:.2f}x',
+            *(f'{row.stages[s]:.1f}' if s in row.stages else '' for s in stages),
+            f'{row.density:.1%}' if row.density is not None else '', f'{row.gmacs:.1f}',
+            f'{row.peak_mib:.0f}')
+    return table
+
+
+def main() -> None:
+    """Build the models, measure, print the table, write the JSON."""
+    args = parse_args()
+    for config in args.configs:
+        if '::' not in config and not Path(config).is_file():
+            stop(f'config {config} does not exist')
+    for checkpoint in args.checkpoints:
+        check_checkpoint(checkpoint)
+
+    import torch
+    from rich.console import Console
+
+    import mmsparse  # noqa: F401  mends the framework before configs are read
+    from mmsparse.engine import progress_display
+    from mmsparse.engine.benchmark import benchmark, load_model, machine
+
+    device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    if device.type != 'cuda' and 'fp16' in args.precision:
+        stop(f'--precision fp16 needs a CUDA device, got {device}')
+    checkpoints = args.checkpoints or [None] * len(args.configs)
+    models = {Path(config).stem: load_model(config, checkpoint, device, args.cfg_options)
+              for config, checkpoint in zip(args.configs, checkpoints, strict=True)}
+    if len(models) < len(args.configs):
+        stop('two of the configs have the same file name')
+    refining = [name for name, model in models.items() if hasattr(model, 'selector')]
+    densities = {} if args.density is None else dict.fromkeys(refining, args.density)
+    rows = []
+    passes = len(args.batch_size) * len(args.precision) * (
+        len(models) * (args.warmup + args.iterations) + max(3, args.iterations // 2))
+    with progress_display() as progress:
+        task = progress.add_task('Measure', total=passes, note='')
+        for batch_size in args.batch_size:
+            for precision in args.precision:
+                rows += benchmark(
+                    models, size=tuple(args.shape), batch_size=batch_size, precision=precision,
+                    densities=densities, iterations=args.iterations, warmup=args.warmup,
+                    progress=lambda: progress.advance(task))
+    facts = machine(device)
+    height, width = args.shape
+    title = f'{height}x{width}, {facts["device"]}, torch {facts["torch"]}, {facts["engine"]}'
+    Console(width=None if Console().is_terminal else 200).print(result_table(rows, title))
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        summary = dict(machine=facts, shape=list(args.shape), iterations=args.iterations,
+                       random_weights=not args.checkpoints, results=[r.as_dict() for r in rows])
+        args.out.write_text(json.dumps(summary, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()

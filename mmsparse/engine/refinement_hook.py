@@ -106,6 +106,7 @@ def histogram(densities: Sequence[float], marks: dict[str, float]) -> np.ndarray
         axes.axvline(value * 100, color='#303030', linestyle=style, label=f'{name} {value:.1%}')
     axes.set(xlabel='selected pixels of an image, %', ylabel='images',
              title=f'Density over {len(densities)} images')
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -46,6 +46,7 @@ def init_model(config: str | Path | Config,
 
     Raises:
         FileNotFoundError: there is no such config or checkpoint.
+        ValueError: there is no checkpoint, and the config has no test set either.
     """
     if isinstance(config, Config):
         config = copy.deepcopy(config)
@@ -58,7 +59,8 @@ def init_model(config: str | Path | Config,
         device or ('cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)
     if checkpoint is None:
         dataset = tested_dataset(model.cfg)
-        meta = getattr(DATASETS.get(dataset.type), 'METAINFO', {})
+        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        meta = getattr(kind, 'METAINFO', {})
         model.dataset_meta = meta | dict(dataset.get('metainfo') or {})
     return model
 
@@ -88,7 +90,7 @@ def inference(model: nn.Module, images: Image | Sequence[Image]
     pipeline = Compose([
         dict(type='LoadImageFromNDArray'),
         *(step for step in tested_dataset(model.cfg).pipeline
-          if step['type'].rpartition('.')[2] not in LOADERS)])
+          if transform_name(step['type']) not in LOADERS)])
     if isinstance(images, (list, tuple)):
         return [_infer(model, pipeline, image) for image in images]
     return _infer(model, pipeline, images)
@@ -129,6 +131,11 @@ def check_image(image: np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f'an image array must be [H, W, 3], got {list(image.shape)}')
     return image
+
+
+def transform_name(kind: str | type) -> str:
+    """What a transform is called, without its scope; a class in a pure Python config."""
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
 def tested_dataset(config: Config) -> ConfigDict:

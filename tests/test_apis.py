@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmseg.datasets.transforms import LoadAnnotations
 
 from mmsparse.apis import inference, init_model, read_image
+from mmsparse.datasets import CamVidDataset
 from tests.models.tiny import refine_cfg
 
 SIZE = (40, 56)
@@ -69,6 +71,8 @@ def test_without_a_checkpoint_classes_come_from_the_test_set(model):
     assert model.dataset_meta['classes'][:2] == ('sky', 'building')
     renamed = config(metainfo=dict(classes=('x', 'y')))
     assert init_model(renamed, device='cpu').dataset_meta['classes'] == ('x', 'y')
+    assert init_model(config(dataset=CamVidDataset), device='cpu').dataset_meta == \
+        model.dataset_meta
     wrapped = config()
     wrapped.test_dataloader.dataset = dict(
         type='RepeatDataset', times=2, dataset=wrapped.test_dataloader.dataset)
@@ -143,6 +147,7 @@ def test_it_is_what_mmseg_finds(model, image, file):
     [LOAD, dict(type='LoadAnnotations')],
     [dict(type='mmseg.LoadAnnotations'), dict(type='mmcv.LoadImageFromFile')],
     [dict(type='mmsparse.RenderScene')],
+    [dict(type=LoadAnnotations)],  # as in a pure Python config
 ])
 def test_loading_is_left_out_of_any_pipeline(model, image, loading):
     """Built-in scenes too; what else there is stays, such as a change of size."""

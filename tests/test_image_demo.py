@@ -75,8 +75,8 @@ def run(root, files, clock, tmp_path, monkeypatch, capsys):
         line = [str(files / 'images' / part) if part.endswith(('.png', '.jpg')) and
                 (files / 'images' / part).exists() else part for part in line]
         monkeypatch.setattr(sys, 'argv', [
-            'image_demo.py', *line, str(files / f'{name}.py'), str(files / f'{weights}.pth'),
-            '--device', 'cpu'])
+            'image_demo.py', *line, name if '::' in name else str(files / f'{name}.py'),
+            str(files / f'{weights}.pth'), '--device', 'cpu'])
         import image_demo
         code = 0
         try:
@@ -191,6 +191,7 @@ def test_window(run, monkeypatch):
     (['a.png', 'a.jpg'], {}, 'would both be written to a_refined.jpg'),
     (['.'], {}, 'folder . holds no image'),
     (['a.png'], dict(name='nothing'), 'nothing.py does not exist'),
+    (['a.png'], dict(name='mmseg::fcn/nothing.py'), 'nothing.py'),
     (['a.png'], dict(weights='nothing'), 'nothing.pth does not exist'),
     (['a.png'], dict(name='other', weights='other'),
      'other.py builds EncoderDecoder, not SparseRefineSegmentor: nothing is refined there'),

@@ -76,7 +76,10 @@ def load_model(args: argparse.Namespace) -> torch.nn.Module:
     from mmsparse.apis import init_model
     from mmsparse.models.sparserefine import SparseRefineSegmentor
 
-    model = init_model(args.config, args.checkpoint, args.device)
+    try:
+        model = init_model(args.config, args.checkpoint, args.device)
+    except FileNotFoundError as error:
+        stop(str(error))
     if not isinstance(model, SparseRefineSegmentor):
         stop(f'{args.config} builds {type(model).__name__}, not SparseRefineSegmentor: nothing is '
              'refined there')

@@ -120,8 +120,16 @@ def test_one_image(run, files, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {'a_refined.jpg', 'a_labels.png'}
 
 
+def test_first_image_is_labeled_once_before_it_is_timed(run, monkeypatch):
+    """And no other image, also where the first one is none."""
+    seen = []
+    monkeypatch.setattr('mmsparse.apis.inference', lambda model, image: (
+        seen.append('test_step' in vars(model)), inference(model, image))[1])
+    run('nothing.jpg', 'a.png', 'b.jpg')
+    assert seen == [False, True, True]
+
+
 def test_table_of_stages(run):
-    """One forward pass per image is timed, the one before the first is not."""
     lines = run('a.png', 'b.jpg')[1].splitlines()
     assert any('median of 2' in line for line in lines)
     cells = [line.replace('│', ' ').split() for line in lines]

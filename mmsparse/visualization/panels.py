@@ -13,6 +13,7 @@ import numpy as np
 # BGR. Blue and orange are told apart by color-blind readers too, unlike green and red.
 FIXED, MADE, LOOKED = (235, 140, 30), (0, 90, 255), (0, 215, 255)
 INK, PAPER = (40, 40, 40), (255, 255, 255)
+SCORE = 'Entropy in nats'  # what EntropySelector decides by
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -34,6 +35,17 @@ def paint_mask(image: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> np.
     out = cv2.merge([gray] * 3)
     out[mask] = color
     return out
+
+
+def paint_score(score: np.ndarray) -> np.ndarray:
+    """Values as colors, from dark blue (lowest) to yellow (highest), in even steps to the eye.
+
+    Args:
+        score: float ``[H, W]``, finite.
+    """
+    low, high = score.min(), score.max()
+    share = (score - low) / max(high - low, np.finfo(np.float32).tiny)
+    return cv2.applyColorMap((share * 255).round().astype(np.uint8), cv2.COLORMAP_VIRIDIS)
 
 
 def changes(low: np.ndarray, refined: np.ndarray, label: np.ndarray, ignore_index: int = 255
@@ -70,6 +82,8 @@ def refinement_panels(image: np.ndarray,
                       refined: np.ndarray,
                       label: np.ndarray | None = None,
                       *,
+                      score: np.ndarray | None = None,
+                      score_name: str = SCORE,
                       classes: Sequence[str],
                       palette: Sequence[Sequence[int]],
                       window: tuple[slice, slice] | None = None,
@@ -81,6 +95,8 @@ def refinement_panels(image: np.ndarray,
         low, refined: class maps before and after.
         selected: mask of the pixels that were refined.
         label: the truth; with it, a panel of errors fixed and made.
+        score: float ``[H, W]``, what the selector decided by; with it, a panel of its values.
+        score_name: what the score is, for that panel's title.
         classes, palette: names and RGB colors.
         window: show this part only (rows, columns).
         width: of a panel in pixels; its height follows.
@@ -88,28 +104,71 @@ def refinement_panels(image: np.ndarray,
     Returns:
         uint8 BGR, two panels wide.
     """
-    share = selected.mean()
-    panels = {
-        'Image': image,
-        f'Where the selector looked ({share:.1%} of pixels)': paint_mask(image, selected, LOOKED),
-        'Low resolution': paint_classes(low, palette),
-        'Refined': paint_classes(refined, palette),
-    }
+    panels, legend = _refinement(image, low, score, selected, refined, score_name, classes, palette)
     if label is not None:
         fixed, made = changes(low, refined, label)
         difference = paint_mask(image, fixed | made, FIXED)
         difference[made] = MADE
         panels['Ground truth'] = paint_classes(label, palette)
         panels[f'Errors fixed ({fixed.mean():.2%}) and made ({made.mean():.2%})'] = difference
+        legend += [('error fixed', FIXED), ('error made', MADE)]
     if window is not None:
         panels = {title: panel[window] for title, panel in panels.items()}
+    return _sheet(panels, legend, columns=2, width=width)
+
+
+def refinement_strip(image: np.ndarray,
+                     low: np.ndarray,
+                     score: np.ndarray,
+                     selected: np.ndarray,
+                     refined: np.ndarray,
+                     *,
+                     score_name: str = SCORE,
+                     classes: Sequence[str],
+                     palette: Sequence[Sequence[int]],
+                     width: int = 480) -> np.ndarray:
+    """The way of one picture through a refinement, from left to right.
+
+    Args:
+        image, low, score, selected, refined: the five panels; as in :func:`refinement_panels`,
+            like the other arguments.
+
+    Returns:
+        uint8 BGR, five panels wide.
+    """
+    panels, legend = _refinement(image, low, score, selected, refined, score_name, classes, palette)
+    return _sheet(panels, legend, columns=len(panels), width=width)
+
+
+# Titled pictures, and what the legend explains: name and BGR.
+Panels = dict[str, np.ndarray]
+Legend = list[tuple[str, Sequence[int]]]
+
+
+def _refinement(image: np.ndarray, low: np.ndarray, score: np.ndarray | None,
+                selected: np.ndarray, refined: np.ndarray, score_name: str,
+                classes: Sequence[str], palette: Sequence[Sequence[int]]
+                ) -> tuple[Panels, Legend]:
+    """What every picture of a refinement shows, in the order in which it happens."""
+    panels = {'Image': image, 'Low resolution': paint_classes(low, palette)}
+    legend = list(zip(classes, [tuple(c)[::-1] for c in palette], strict=True))
+    if score is not None:
+        title = f'{score_name} ({score.min():.2f} to {score.max():.2f})'
+        panels[title] = paint_score(score)
+        ends = paint_score(np.array([[0., 1.]]))[0]
+        legend += [('lowest score', ends[0]), ('highest score', ends[1])]
+    panels[f'Where the selector looked ({selected.mean():.1%} of pixels)'] = paint_mask(
+        image, selected, LOOKED)
+    panels['Refined'] = paint_classes(refined, palette)
+    return panels, legend
+
+
+def _sheet(panels: Panels, legend: Legend, columns: int, width: int) -> np.ndarray:
+    """Panels in rows, the last one filled up with paper, above the legend."""
     shown = [_titled(title, _fit(panel, width)) for title, panel in panels.items()]
-    rows = [np.hstack(shown[k:k + 2]) for k in range(0, len(shown), 2)]
-    entries = list(zip(classes, [tuple(c)[::-1] for c in palette], strict=True))
-    if label is not None:
-        entries += [('error fixed', FIXED), ('error made', MADE)]
-    rows.append(_legend(entries, rows[0].shape[1]))
-    return np.vstack(rows)
+    shown += [np.full_like(shown[0], PAPER)] * (-len(shown) % columns)
+    rows = [np.hstack(shown[k:k + columns]) for k in range(0, len(shown), columns)]
+    return np.vstack([*rows, _legend(legend, rows[0].shape[1])])
 
 
 def _fit(picture: np.ndarray, width: int) -> np.ndarray:
@@ -132,7 +191,7 @@ def _text_width(text: str, scale: float) -> int:
     return cv2.getTextSize(text, _FONT, scale, 1)[0][0]
 
 
-def _legend(entries: list[tuple[str, Sequence[int]]], width: int) -> np.ndarray:
+def _legend(entries: Legend, width: int) -> np.ndarray:
     """Colored squares with names, in as many lines as they need."""
     places, x, y = [], 10, 0
     for name, _ in entries:

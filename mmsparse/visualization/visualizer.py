@@ -8,15 +8,25 @@ from mmseg.visualization import SegLocalVisualizer
 
 from mmsparse.registry import VISUALIZERS
 
-from .panels import refinement_panels
+from .panels import SCORE, refinement_panels
 
 
 @VISUALIZERS.register_module()
 class RefinementVisualizer(SegLocalVisualizer):
     """Draws :func:`.refinement_panels` for results of a refining model.
 
-    Any other result is drawn as mmseg draws it. Arguments as mmseg's ``SegLocalVisualizer``.
+    A result with ``selection_score`` (the model's ``test_cfg.keep_score=True``) gets a panel of it.
+    Any other result is drawn as mmseg draws it.
+
+    Args:
+        name: of this visualizer, as in mmseg.
+        score_name: what the selector's score is; the default fits ``EntropySelector``.
+        **kwargs: as mmseg's ``SegLocalVisualizer``.
     """
+
+    def __init__(self, name: str = 'visualizer', *, score_name: str = SCORE, **kwargs) -> None:
+        super().__init__(name, **kwargs)
+        self.score_name = score_name
 
     @master_only
     def add_datasample(self,
@@ -37,15 +47,19 @@ class RefinementVisualizer(SegLocalVisualizer):
                 wait_time=wait_time, out_file=out_file, step=step, **kwargs)
             return
         has_label = draw_gt and 'gt_sem_seg' in data_sample
+        has_score = 'selection_score' in data_sample
         panels = refinement_panels(
             np.ascontiguousarray(image[..., ::-1]),
             pixels(data_sample.low_res_sem_seg),
             pixels(data_sample.selected),
             pixels(data_sample.pred_sem_seg),
             pixels(data_sample.gt_sem_seg) if has_label else None,
+            score=pixels(data_sample.selection_score) if has_score else None,
+            score_name=self.score_name,
             classes=self.dataset_meta['classes'],
             palette=self.dataset_meta['palette'])
         drawn = np.ascontiguousarray(panels[..., ::-1])
+        self.set_image(drawn)  # for who asks get_image() afterwards, as MMSegInferencer does
         if show:
             self.show(drawn, win_name=name, wait_time=wait_time)
         if out_file is not None:

@@ -1,5 +1,6 @@
 """The picture's parts, on arrays small enough to check by eye."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -8,9 +9,12 @@ from mmsparse.visualization import (
     liveliest_window,
     paint_classes,
     paint_mask,
+    paint_score,
     refinement_panels,
+    refinement_strip,
 )
-from mmsparse.visualization.panels import FIXED, MADE
+from mmsparse.visualization import panels as module
+from mmsparse.visualization.panels import FIXED, LOOKED, MADE
 
 PALETTE = [[10, 20, 30], [40, 50, 60]]
 
@@ -75,3 +79,82 @@ def test_window_enlarges_a_part():
     panels = refinement_panels(image, empty, empty > 0, empty, classes=('road', 'pole'),
                                palette=PALETTE, width=100, window=(slice(10, 20), slice(10, 20)))
     assert (panels == (0, 0, 255)).all(-1).sum() == 100 * 100
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_paint_score_spreads_the_values_over_the_colors(dtype):
+    """Any map from its least to its greatest value; brighter is more."""
+    painted = paint_score(np.array([[-1., 0., 3.]], dtype))
+    ends = cv2.applyColorMap(np.array([[0, 64, 255]], np.uint8), cv2.COLORMAP_VIRIDIS)
+    assert painted.tolist() == ends.tolist()
+    gray = cv2.cvtColor(paint_score(np.linspace(0, 1, 256, dtype=dtype)[None]),
+                        cv2.COLOR_BGR2GRAY)[0].astype(int)
+    assert (np.diff(gray) >= -1).all() and gray[-1] - gray[0] > 100
+
+
+def test_paint_score_of_a_constant_map_is_the_lowest_color():
+    assert (paint_score(np.full((2, 3), 7.)) == paint_score(np.array([[0., 1.]]))[0, 0]).all()
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """Titles of the panels that are drawn, in order."""
+    seen = []
+    titled = module._titled
+    monkeypatch.setattr(module, '_titled', lambda title, picture: (
+        seen.append(title), titled(title, picture))[1])
+    return seen
+
+
+def refinement(size=(40, 80)):
+    """Image, low, score, selected, refined: no panel like another, two columns selected."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+    low = np.zeros(size, int)
+    score = np.linspace(.25, 1.5, size[1], dtype=np.float32)[None].repeat(size[0], 0)
+    selected = np.zeros(size, bool)
+    selected[:, -2:] = True
+    return image, low, score, selected, np.where(selected, 1, low)
+
+
+def test_strip_is_five_panels_in_a_row(titles):
+    image, low, score, selected, refined = maps = refinement()
+    strip = refinement_strip(*maps, classes=('road', 'pole'), palette=PALETTE, width=80)
+    assert titles == ['Image', 'Low resolution', 'Entropy in nats (0.25 to 1.50)',
+                      'Where the selector looked (2.5% of pixels)', 'Refined']
+    assert strip.dtype == np.uint8 and strip.shape[1] == 5 * (80 + 12)
+    # at its own width a panel is shown pixel by pixel, under its title
+    panels = [strip[34:74, 6 + 92 * k:86 + 92 * k] for k in range(5)]
+    assert (panels[0] == image).all()
+    assert (panels[1] == paint_classes(low, PALETTE)).all()
+    assert (panels[2] == paint_score(score)).all()
+    assert ((panels[3] == LOOKED).all(-1) == selected).all()
+    assert (panels[4] == paint_classes(refined, PALETTE)).all()
+
+
+def test_legend_of_the_strip_tells_both_ends_of_the_score():
+    strip = refinement_strip(*refinement(), classes=('road', 'pole'), palette=PALETTE, width=80)
+    legend = {tuple(c) for c in strip[80:].reshape(-1, 3)}
+    ends = paint_score(np.array([[0., 1.]]))[0]
+    assert {(30, 20, 10), (60, 50, 40), *map(tuple, ends)} <= legend
+
+
+@pytest.mark.parametrize('with_label', [True, False])
+def test_panels_show_a_score(titles, with_label):
+    """One panel more; an odd number leaves a place of paper."""
+    image, low, score, selected, refined = refinement()
+    panels = refinement_panels(image, low, selected, refined, refined if with_label else None,
+                               score=score, score_name='Chance', classes=('road', 'pole'),
+                               palette=PALETTE, width=80)
+    assert titles[2] == 'Chance (0.25 to 1.50)'
+    assert len(titles) == (7 if with_label else 5)
+    assert panels.shape[1] == 2 * 92
+    rows = 4 if with_label else 3
+    assert (panels[80 * rows - 80:80 * rows, 92:] == 255).all()
+
+
+def test_score_stays_out_without_one(titles):
+    image, low, _, selected, refined = refinement()
+    refinement_panels(image, low, selected, refined, classes=('road', 'pole'), palette=PALETTE)
+    assert titles == ['Image', 'Low resolution', 'Where the selector looked (2.5% of pixels)',
+                      'Refined']

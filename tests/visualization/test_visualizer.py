@@ -8,6 +8,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmsparse.registry import VISUALIZERS
+from mmsparse.visualization import refinement_panels
 
 META = dict(classes=('road', 'pole'), palette=[[10, 20, 30], [40, 50, 60]])
 
@@ -47,6 +48,26 @@ def test_without_ground_truth_there_are_fewer_panels(visualizer, tmp_path):
     visualizer.add_datasample('', np.zeros((32, 48, 3), np.uint8), refined, out_file=str(files[1]))
     without, with_label = (cv2.imread(str(f)) for f in files)
     assert without.shape[0] < with_label.shape[0]
+
+
+def test_a_score_is_drawn_under_its_name(tmp_path, monkeypatch):
+    """And the picture can be asked for afterwards."""
+    visualizer = VISUALIZERS.build(dict(
+        type='mmsparse.RefinementVisualizer', name=f'{tmp_path}_chance', score_name='Chance'))
+    visualizer.dataset_meta = META
+    seen = []
+    monkeypatch.setattr('mmsparse.visualization.visualizer.refinement_panels',
+                        lambda *maps, **options: (seen.append(options),
+                                                  refinement_panels(*maps, **options))[1])
+    refined = sample(pred_sem_seg=torch.int64, low_res_sem_seg=torch.int64, selected=torch.bool)
+    image = np.zeros((32, 48, 3), np.uint8)
+    visualizer.add_datasample('', image, refined)
+    without = visualizer.get_image().shape
+    refined.selection_score = PixelData(data=torch.rand(1, 32, 48))
+    visualizer.add_datasample('', image, refined)
+    assert visualizer.get_image().shape[0] > without[0]
+    assert seen[0]['score'] is None and seen[1]['score'].shape == (32, 48)
+    assert seen[1]['score_name'] == 'Chance'
 
 
 def test_any_other_result_is_drawn_as_mmseg_draws_it(visualizer, tmp_path):

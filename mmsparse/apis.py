@@ -1,0 +1,153 @@
+"""A model from a config, and its opinion about images: mmseg's two functions, for any source.
+
+Letters: ``H, W`` size of an image in pixels.
+"""
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+import mmseg.apis
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.fileio import get
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from mmseg.structures import SegDataSample
+from torch import nn
+
+# What a test pipeline may load pictures and labels with; here the picture is given.
+LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadAnnotations', 'RenderScene')
+
+Image = str | Path | np.ndarray
+
+
+def init_model(config: str | Path | Config,
+               checkpoint: str | Path | None = None,
+               device: str | None = None,
+               cfg_options: dict | None = None) -> nn.Module:
+    """A segmentor in evaluation mode, as ``mmseg.apis.init_model`` builds it.
+
+    Args:
+        config: a file, ``'mmsparse::sparserefine/NAME.py'`` (or ``mmseg::``) of an installed
+            package, or a config, which stays as it is.
+        checkpoint: file or URL; ``None`` leaves the weights random.
+        device: such as ``'cuda:0'``; ``None`` takes the first GPU, else the CPU.
+        cfg_options: settings that override those of the config, by dotted name.
+
+    Returns:
+        The model, with ``cfg`` and ``dataset_meta`` (names and colors of the classes: the
+        checkpoint's, without one those of the config's test dataset).
+
+    Raises:
+        FileNotFoundError: there is no such config or checkpoint.
+        ValueError: there is no checkpoint, and the config has no test set either.
+    """
+    if isinstance(config, Config):
+        config = copy.deepcopy(config)
+    elif '::' in str(config):
+        config = get_config(str(config))
+    else:
+        config = Config.fromfile(config)
+    model = mmseg.apis.init_model(
+        config, None if checkpoint is None else str(checkpoint),
+        device or ('cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)
+    if checkpoint is None:
+        dataset = tested_dataset(model.cfg)
+        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        meta = getattr(kind, 'METAINFO', {})
+        model.dataset_meta = meta | dict(dataset.get('metainfo') or {})
+    return model
+
+
+def inference(model: nn.Module, images: Image | Sequence[Image]
+              ) -> SegDataSample | list[SegDataSample]:
+    """Label images of any sizes, one after the other.
+
+    The test pipeline of the model's config is used without what loads pictures and labels, so that
+    a model of built-in scenes takes files too.
+
+    Args:
+        model: from :func:`init_model`.
+        images: one image or a list: path, URL, or uint8 BGR ``[H, W, 3]``.
+
+    Returns:
+        One sample for one image, else a list. A SparseRefine sample holds ``pred_sem_seg``,
+        ``low_res_sem_seg``, ``selected``, and with ``model.test_cfg.keep_score=True`` in the config
+        ``selection_score``.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is no image, or an array has another shape.
+        TypeError: an image is neither path nor uint8 array.
+    """
+    init_default_scope(model.cfg.get('default_scope', 'mmseg'))
+    pipeline = Compose([
+        dict(type='LoadImageFromNDArray'),
+        *(step for step in tested_dataset(model.cfg).pipeline
+          if transform_name(step['type']) not in LOADERS)])
+    if isinstance(images, (list, tuple)):
+        return [_infer(model, pipeline, image) for image in images]
+    return _infer(model, pipeline, images)
+
+
+def _infer(model: nn.Module, pipeline: Compose, image: Image) -> SegDataSample:
+    given = isinstance(image, np.ndarray)
+    batch = pseudo_collate([pipeline(dict(img=check_image(image) if given else read_image(image)))])
+    with torch.no_grad():
+        sample, = model.test_step(batch)
+    if not given:
+        sample.set_metainfo(dict(img_path=str(image)))
+    return sample
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a file or URL as uint8 BGR ``[H, W, 3]``; gray becomes color, alpha is dropped.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no image.
+        TypeError: ``path`` is none.
+    """
+    if not isinstance(path, (str, Path)):
+        raise TypeError('an image is a path or a uint8 BGR array [H, W, 3], got '
+                        f'{type(path).__name__}')
+    content = get(str(path))
+    image = mmcv.imfrombytes(content) if content else None
+    if image is None:
+        raise ValueError(f'{path} is no image that OpenCV can read')
+    return image
+
+
+def check_image(image: np.ndarray) -> np.ndarray:
+    """The array, if it can be an image; raises as :func:`inference`."""
+    if image.dtype != np.uint8:
+        raise TypeError(f'an image array must be uint8 (0 to 255), got {image.dtype}')
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f'an image array must be [H, W, 3], got {list(image.shape)}')
+    return image
+
+
+def transform_name(kind: str | type) -> str:
+    """What a transform is called, without its scope; a class in a pure Python config."""
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+
+
+def tested_dataset(config: Config) -> ConfigDict:
+    """The config of the test set, taken out of wrapping datasets.
+
+    Raises:
+        ValueError: the config names no test set.
+    """
+    dataset = (config.get('test_dataloader') or {}).get('dataset')
+    if dataset is None:
+        raise ValueError('the config has no test_dataloader.dataset, whose pipeline prepares '
+                         'the images')
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset

@@ -1,0 +1,112 @@
+"""Pictures and figures of a refinement while a model is validated or tested."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.runner import Runner
+from mmseg.engine.hooks import SegVisualizationHook
+from mmseg.structures import SegDataSample
+
+from mmsparse.registry import HOOKS
+
+
+@HOOKS.register_module()
+class RefinementVisualizationHook(SegVisualizationHook):
+    """mmseg's visualization hook, and how many pixels the selector takes.
+
+    With ``visualizer=dict(type='mmsparse.RefinementVisualizer')`` the stock hook's pictures are
+    panels. This one also notes the density (share of selected pixels) of **every** image, and
+    after each validation or test epoch writes to all backends of the visualizer, at the runner's
+    iteration: the scalars ``selector/density_mean``, ``_p95`` and ``_max``, and, if ``draw``, a
+    histogram named ``val_density`` or ``test_density``. In several processes the first one writes
+    for all. Without a sample that holds ``selected`` it is the stock hook.
+
+    Args:
+        draw: write pictures; the scalars are always written.
+        interval: draw the images of every ``interval``-th batch.
+        **kwargs: as mmseg's ``SegVisualizationHook``.
+    """
+
+    def __init__(self, draw: bool = False, interval: int = 50, **kwargs) -> None:
+        with warnings.catch_warnings():
+            # "... will not take effect", which is not true here
+            warnings.filterwarnings('ignore', message='The draw is False')
+            super().__init__(draw=draw, interval=interval, **kwargs)
+        self._densities: list[float] = []
+
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Forget the last epoch, and one that an error ended."""
+        if mode != 'train':
+            self._densities = []
+
+    def _after_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                    outputs: Sequence[SegDataSample] | None = None, mode: str = 'val') -> None:
+        """Draw as mmseg does, and note the densities."""
+        super()._after_iter(runner, batch_idx, data_batch, outputs, mode=mode)
+        if mode != 'train':
+            self._densities += [
+                density(sample) for sample in outputs or () if 'selected' in sample]
+
+    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Write the figures of all processes."""
+        if mode == 'train':
+            return
+        parts = all_gather_object(self._densities)
+        if not is_main_process():
+            return
+        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
+        densities = in_dataset_order(parts, len(loader.dataset))
+        if not densities:
+            return
+        figures = summary(densities)
+        runner.visualizer.add_scalars(
+            {f'selector/density_{name}': value for name, value in figures.items()},
+            step=runner.iter)
+        if self.draw:
+            runner.visualizer.add_image(
+                f'{mode}_density', histogram(densities, figures), step=runner.iter)
+
+
+def density(sample: SegDataSample) -> float:
+    """Share of the selected pixels of one image."""
+    return float(sample.selected.data.float().mean())
+
+
+def in_dataset_order(parts: Sequence[Sequence[float]], size: int) -> list[float]:
+    """What several processes have, put together as mmengine's sampler dealt the images out.
+
+    Process ``r`` of ``P`` holds images ``r, r + P, ...``; those past ``size`` are repetitions that
+    give all processes equally many.
+    """
+    dealt = [value for turn in zip_longest(*parts) for value in turn if value is not None]
+    return dealt[:size]
+
+
+def summary(densities: Sequence[float]) -> dict[str, float]:
+    """Mean, 95th percentile and maximum."""
+    return dict(mean=float(np.mean(densities)), p95=float(np.quantile(densities, .95)),
+                max=float(np.max(densities)))
+
+
+def histogram(densities: Sequence[float], marks: dict[str, float]) -> np.ndarray:
+    """Number of images by density, with three values marked; uint8 RGB ``[400, 700, 3]``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # not pyplot: the user's backend stays as it is
+
+    canvas = FigureCanvasAgg(Figure(figsize=(7, 4), dpi=100, layout='constrained'))
+    axes = canvas.figure.add_subplot()
+    percent = np.asarray(densities) * 100
+    width = 1 if percent.max() < 30 else 4  # whole percents, so that epochs can be compared
+    axes.hist(percent, bins=np.arange(0, percent.max() + width + 1, width), color='#3b7dd8')
+    for style, (name, value) in zip(('-', '--', ':'), marks.items(), strict=True):
+        axes.axvline(value * 100, color='#303030', linestyle=style, label=f'{name} {value:.1%}')
+    axes.set(xlabel='selected pixels of an image, %', ylabel='images',
+             title=f'Density over {len(densities)} images')
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

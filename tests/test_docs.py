@@ -52,4 +52,5 @@ def test_links_and_names_lead_somewhere(page):
 def test_every_tool_named_on_a_page_exists():
     for page in PAGES:
         for name in re.findall(r'mim run mmsparse (\w+)', page.read_text()):
-            assert list((ROOT / 'tools').rglob(f'{name}.py')), f'{page.name}: mim run mmsparse {name}'
+            found = list((ROOT / 'tools').rglob(f'{name}.py'))
+            assert found, f'{page.name}: mim run mmsparse {name}'

@@ -55,27 +55,30 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def result_table(rows: list[Measurement], title: str) -> Table:
-    """Models below each other, the stages of those that have them as columns."""
+def result_tables(rows: list[Measurement], title: str) -> list[Table]:
+    """Models below each other: totals, and the stages of those that have them."""
     from rich.table import Table
 
-    stages = list(dict.fromkeys(title for row in rows for title in row.stages))
-    table = Table('model', title=title)
-    names = ['batch', 'precision', 'ms / image', 'p95', 'speed', *stages, 'refined', 'GMACs',
-             'peak MiB']
-    for name in names:
-        table.add_column(name, justify='right')
-    base = {}
+    def table(title: str, *names: str) -> Table:
+        table = Table('model', title=title)
+        for name in ('batch', 'precision', *names):
+            table.add_column(name, justify='right')
+        return table
+
+    totals = table(title, 'ms / image', 'p95', 'speed', 'refined', 'GMACs', 'peak MiB')
+    titles = list(dict.fromkeys(title for row in rows for title in row.stages))
+    stages = table('ms / image by stage, each with the device synchronized', *titles)
+    base: dict[tuple, float] = {}
     for row in rows:
-        key = row.batch_size, row.precision
-        first = base.setdefault(key, row.milliseconds)
-        table.add_row(
-            row.name, str(row.batch_size), row.precision, f'{row.milliseconds:.1f}',
-            f'{row.p95:.1f}', f'{first / row.milliseconds:.2f}x',
-            *(f'{row.stages[s]:.1f}' if s in row.stages else '' for s in stages),
-            f'{row.density:.1%}' if row.density is not None else '', f'{row.gmacs:.1f}',
+        first = base.setdefault((row.batch_size, row.precision), row.milliseconds)
+        head = row.name, str(row.batch_size), row.precision
+        totals.add_row(
+            *head, f'{row.milliseconds:.1f}', f'{row.p95:.1f}', f'{first / row.milliseconds:.2f}x',
+            '' if row.density is None else f'{row.density:.1%}', f'{row.gmacs:.1f}',
             f'{row.peak_mib:.0f}')
-    return table
+        if row.stages:
+            stages.add_row(*head, *(f'{row.stages.get(t, 0):.1f}' for t in titles))
+    return [totals, stages] if titles else [totals]
 
 
 def main() -> None:
@@ -118,7 +121,9 @@ def main() -> None:
     facts = machine(device)
     height, width = args.shape
     title = f'{height}x{width}, {facts["device"]}, torch {facts["torch"]}, {facts["engine"]}'
-    Console(width=None if Console().is_terminal else 200).print(result_table(rows, title))
+    console = Console(width=None if Console().is_terminal else 160)
+    for table in result_tables(rows, title):
+        console.print(table)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         summary = dict(machine=facts, shape=list(args.shape), iterations=args.iterations,

@@ -36,6 +36,11 @@ def load_segmentor(segmentor: nn.Module, checkpoint: str) -> None:
     segmentor.load_state_dict(weights)
 
 
+def is_refiner(state_dict: dict, prefix: str = '') -> bool:
+    """Whether these are weights of a whole model, not of a segmentor alone."""
+    return any(k.startswith(f'{prefix}decode_head.extractor.') for k in state_dict)
+
+
 def refuse_foreign_weights(state_dict: dict, prefix: str, *_) -> None:
     """State-dict hook: a checkpoint without a refiner is not one of this model.
 
@@ -44,7 +49,7 @@ def refuse_foreign_weights(state_dict: dict, prefix: str, *_) -> None:
     Raises:
         ValueError: ``state_dict`` has no weight of the refining head.
     """
-    if any(k.startswith(f'{prefix}decode_head.extractor.') for k in state_dict):
+    if is_refiner(state_dict, prefix):
         return
     kinds = sorted({k[len(prefix):].split('.')[0] for k in state_dict if k.startswith(prefix)})
     hint = ''

@@ -1,0 +1,155 @@
+"""Choose a selector's threshold: one pass over images, then every threshold is known.
+
+Letters: ``M`` selected pixels, ``W`` pixels whose low-resolution class is wrong, ``T`` thresholds.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def candidate_thresholds(highest: float) -> Tensor:
+    """Zero, and every number of three significant digits from 1e-4 up to ``highest``, float64."""
+    values, exponent = [0.0], -6
+    while 100 * 10.0**exponent <= highest:
+        values += [v for v in (round(digits * 10.0**exponent, -exponent) for digits in
+                               range(100, 1000)) if v <= highest]
+        exponent += 1
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@dataclass
+class ScoreCurve:
+    """What every threshold would select, from pixel counts.
+
+    Attributes:
+        thresholds: float64 ``[T]``, increasing.
+        right, wrong: int64 ``[T + 1]``, pixels by score whose low-resolution class is right or
+            wrong; entry ``i`` counts scores above ``thresholds[i - 1]`` and up to ``[i]``.
+    """
+
+    thresholds: Tensor
+    right: Tensor
+    wrong: Tensor
+
+    @classmethod
+    def empty(cls, thresholds: Tensor) -> ScoreCurve:
+        """No pixel counted yet."""
+        counts = torch.zeros(len(thresholds) + 1, dtype=torch.int64)
+        return cls(thresholds, counts, counts.clone())
+
+    def count(self, score: Tensor, wrong: Tensor, valid: Tensor) -> None:
+        """Add pixels.
+
+        Args:
+            score: float32, any shape.
+            wrong, valid: bool, of the same shape; invalid pixels count nowhere.
+        """
+        # float32 as in the selector's own comparison, or the edges would fall elsewhere
+        bins = torch.bucketize(score, self.thresholds.to(score))
+        for counts, mask in ((self.right, valid & ~wrong), (self.wrong, valid & wrong)):
+            counts += torch.bincount(bins[mask].flatten(), minlength=len(counts)).cpu()
+
+    def selected(self) -> tuple[Tensor, Tensor]:
+        """``|M & W|`` and ``|M|`` by threshold, float64 ``[T]``."""
+        above = [counts.flip(0).cumsum(0).flip(0)[1:].double() for counts in (self.wrong,
+                                                                              self.right)]
+        return above[0], above[0] + above[1]
+
+    def recall(self) -> Tensor:
+        """``|M & W| / |W|`` by threshold."""
+        return self.selected()[0] / self.wrong.sum()
+
+    def precision(self) -> Tensor:
+        """``|M & W| / |M|`` by threshold, NaN where nothing is selected."""
+        hit, chosen = self.selected()
+        return hit / chosen
+
+    def density(self) -> Tensor:
+        """``|M| / |valid|`` by threshold."""
+        return self.selected()[1] / (self.right.sum() + self.wrong.sum())
+
+    def error_rate(self) -> float:
+        """Share of wrong pixels."""
+        return float(self.wrong.sum() / (self.right.sum() + self.wrong.sum()))
+
+    def for_recall(self, target: float) -> int:
+        """Number of the largest threshold that still finds this share of the wrong pixels.
+
+        Raises:
+            ValueError: no threshold does, or no pixel is wrong.
+        """
+        if not self.wrong.sum():
+            raise ValueError('no low-resolution pixel is wrong: there is nothing to find')
+        reached = (self.recall() >= target).nonzero()
+        if not len(reached):
+            raise ValueError(f'no threshold reaches a recall of {target}; at {self.thresholds[0]} '
+                             f'it is {self.recall()[0]:.3f}')
+        return int(reached[-1])
+
+    def for_density(self, target: float) -> int:
+        """Number of the smallest threshold that selects no more than this share of the pixels."""
+        return int((self.density() <= target).nonzero()[0])
+
+
+@torch.no_grad()
+def score_curve(model: nn.Module, batches: Iterable[dict],
+                progress: Callable[[], None] = lambda: None, ignore_index: int = 255
+                ) -> ScoreCurve:
+    """Count a refining model's selection scores over images; nothing is refined.
+
+    Args:
+        model: a ``SparseRefineSegmentor`` in evaluation mode.
+        batches: of a dataloader of test mode, with ground truth.
+        progress: called after every batch.
+    """
+    curve = ScoreCurve.empty(candidate_thresholds(model.selector.highest_score))
+    for batch in batches:
+        batch = model.data_preprocessor(batch, False)
+        inputs, samples = batch['inputs'], batch['data_samples']
+        low = model.low_logits(inputs, samples)
+        valid = model.valid(inputs, low, [s.metainfo for s in samples])
+        # Ground truth has the original size, the model may see another one.
+        labels = torch.stack([F.interpolate(
+            s.gt_sem_seg.data[None].float(), size=inputs.shape[2:])[0, 0].long() for s in samples])
+        known = labels != ignore_index
+        curve.count(model.selector.score(inputs, low), low.classes() != labels,
+                    known if valid is None else known & valid)
+        progress()
+    return curve
+
+
+def plot(curve: ScoreCurve, chosen: int, name: str) -> Figure:
+    """Recall, precision and density over the threshold, and the scores of right and wrong pixels.
+
+    Args:
+        curve: of all images.
+        chosen: number of the chosen threshold, marked.
+        name: of the threshold.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 7), layout='constrained')
+    lines, bars = figure.subplots(2, 1, sharex=True)
+    x = curve.thresholds[1:].numpy()  # zero has no place on a logarithmic axis
+    for label, values in (('recall', curve.recall()), ('precision', curve.precision()),
+                          ('density', curve.density())):
+        lines.plot(x, values[1:].numpy(), label=f'{label} {values[chosen]:.3f}')
+    lines.set(xscale='log', ylim=(0, 1), title=f'{name} = {curve.thresholds[chosen]:.3g}')
+    for label, counts in (('right', curve.right), ('wrong', curve.wrong)):
+        share = counts[:-1].cumsum(0)[1:] / counts.sum()
+        bars.plot(x, share.numpy(), label=f'{label} low-resolution pixels')
+    bars.set(xlabel=name, ylim=(0, 1), ylabel='share with a score up to')
+    for axes in (lines, bars):
+        axes.axvline(float(curve.thresholds[chosen]), color='0.5', linewidth=1)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    return figure

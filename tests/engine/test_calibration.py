@@ -1,0 +1,80 @@
+"""Every threshold at once, against the selector itself at that threshold."""
+import pytest
+import torch
+
+from mmsparse.engine.calibration import ScoreCurve, candidate_thresholds, plot, score_curve
+from mmsparse.evaluation import selection_counts
+from tests.models.tiny import batch, build_refine
+
+
+def raw_batches(model, count=3, **kwargs):
+    """As a dataloader gives them."""
+    for seed in range(count):
+        data = batch(model, 1, seed=seed, **kwargs)
+        for sample in data['data_samples']:
+            sample.gt_sem_seg.data[:, 40:, 40:] = 255
+        yield dict(inputs=[torch.randint(256, (3, 96, 101), dtype=torch.uint8,
+                                         generator=torch.Generator().manual_seed(seed))],
+                   data_samples=data['data_samples'])
+
+
+def test_candidates_are_three_digit_numbers():
+    values = candidate_thresholds(2.9444).tolist()
+    assert values[0] == 0 and values[1] == 1e-4 and values[-1] == 2.94
+    assert values == sorted(values) and {0.005, 0.3, 0.305, 1.23} <= set(values)
+    assert all(float(f'{v:.3g}') == v for v in values)
+    assert candidate_thresholds(1.0)[-1] == 1.0
+
+
+@pytest.mark.parametrize('selector', [
+    dict(type='mmsparse.EntropySelector', alpha=0.7), dict(type='mmsparse.LearnableSelector')])
+def test_curve_is_what_the_selector_does_at_each_threshold(selector):
+    model = build_refine(selector=selector)
+    curve = score_curve(model, raw_batches(model))
+    for index in range(0, len(curve.thresholds), 397):
+        model.selector.threshold = float(curve.thresholds[index])
+        counts = torch.zeros(4, dtype=torch.float64)
+        with torch.no_grad():
+            for data in raw_batches(model):
+                sample, = model.test_step(data)
+                counts += selection_counts(sample.selected.data[0], sample.low_res_sem_seg.data[0],
+                                           sample.gt_sem_seg.data[0])
+        hit, chosen, wrong, valid = counts
+        assert curve.recall()[index] == hit / wrong
+        assert curve.density()[index] == chosen / valid
+        if chosen:
+            assert curve.precision()[index] == hit / chosen
+        assert curve.error_rate() == pytest.approx(float(wrong / valid))
+
+
+def simple():
+    curve = ScoreCurve.empty(torch.tensor([0.0, 0.1, 0.2, 0.3], dtype=torch.float64))
+    score = torch.tensor([0.05, 0.15, 0.2, 0.25, 0.35, 0.35])
+    wrong = torch.tensor([False, False, True, True, True, True])
+    curve.count(score, wrong, torch.tensor([True] * 5 + [False]))
+    return curve
+
+
+def test_choice_by_hand():
+    curve = simple()
+    assert curve.recall().tolist() == pytest.approx([1, 1, 2 / 3, 1 / 3])
+    assert curve.density().tolist() == pytest.approx([1, .8, .4, .2])
+    assert curve.precision().tolist() == pytest.approx([.6, .75, 1, 1])
+    assert curve.thresholds[curve.for_recall(0.6)] == 0.2
+    assert curve.thresholds[curve.for_recall(1.0)] == 0.1
+    assert curve.thresholds[curve.for_density(0.5)] == 0.2
+    assert curve.thresholds[curve.for_density(0.39)] == 0.3
+
+
+def test_what_cannot_be_reached_is_said():
+    with pytest.raises(ValueError, match='no low-resolution pixel is wrong'):
+        ScoreCurve.empty(torch.tensor([0.0])).for_recall(0.5)
+    curve = ScoreCurve.empty(torch.tensor([0.0, 0.1]))
+    curve.count(torch.tensor([0.0, 0.5]), torch.tensor([True, True]), torch.tensor([True, True]))
+    with pytest.raises(ValueError, match=r'no threshold reaches a recall of 0.8; at 0.0 it is 0.5'):
+        curve.for_recall(0.8)
+
+
+def test_plot_marks_the_choice():
+    figure = plot(simple(), 2, 'alpha')
+    assert figure.axes[0].get_title() == 'alpha = 0.2'

@@ -1,0 +1,94 @@
+"""``calibrate`` and ``benchmark`` as a user calls them, and mmseg's own tools on our configs."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+CONFIGS = Path(__file__).parents[1] / 'configs' / 'sparserefine'
+REFINE = CONFIGS / 'sparserefine_fcn-hr16s_1xb1-400_scenes-1024x2048.py'
+DENSE = CONFIGS / 'fcn_hr16s_1xb2-400_scenes-1024x2048.py'
+SMALL = [f'{split}_dataloader.dataset.{key}' for split in ('val', 'train', 'test')
+         for key in ('size=(128,256)', 'length=4')]
+SINGLE = [f'{split}_dataloader.{key}' for split in ('val', 'train', 'test')
+          for key in ('num_workers=0', 'persistent_workers=False')]
+
+
+def run(root, cwd, name, *arguments):
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', str(root / 'tools' / f'{name}.py'), *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope='module')
+def segmentor(tmp_path_factory):
+    """A checkpoint of the low-resolution segmentor, with logits that vary."""
+    from mmengine.registry import MODELS, init_default_scope
+    cfg = Config.fromfile(REFINE)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).segmentor
+    model.decode_head.conv_seg.weight.data.mul_(300)
+    path = tmp_path_factory.mktemp('weights') / 'low.pth'
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return path
+
+
+def test_calibrate_writes_what_a_config_inherits(root, tmp_path, segmentor):
+    arguments = [REFINE, segmentor, '--target-recall', '0.8', '--out', 'c.json', '--images', 3,
+                 '--cfg-options', *SMALL, *SINGLE]
+    result = run(root, tmp_path, 'calibrate', *arguments)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / 'c.json').read_text())['calibration']
+    assert found['recall'] >= 0.8 and found['images'] == 3 and found['split'] == 'val'
+    assert 0 < found['density'] <= 1 and (tmp_path / 'c.png').stat().st_size > 1000
+    assert f'alpha = {found["alpha"]:.3g} written to c.json' in result.stdout
+    assert 'training images' not in result.stderr
+
+    (tmp_path / 'mine.py').write_text(
+        f"_base_ = ['{REFINE}', 'c.json']\n"
+        'model = dict(selector=dict(alpha=_base_.calibration.alpha))\n')
+    assert Config.fromfile(tmp_path / 'mine.py').model.selector.alpha == found['alpha']
+
+    again = run(root, tmp_path, 'calibrate', *arguments)
+    assert again.returncode == 1
+    assert again.stderr == 'calibrate.py: c.json exists; --force overwrites it\n'
+
+
+@pytest.mark.parametrize('split, word', [('train', 'training images'), ('test', 'test images')])
+def test_calibrate_warns_of_the_wrong_images(root, tmp_path, segmentor, split, word):
+    result = run(root, tmp_path, 'calibrate', REFINE, segmentor, '--density', '0.1', '--split',
+                 split, '--images', 2, '--cfg-options', *SMALL, *SINGLE)
+    assert result.returncode == 0, result.stderr
+    assert f'calibrate.py: calibrated on {word}' in result.stderr
+    written = tmp_path / 'work_dirs' / REFINE.stem / 'calibration.json'
+    assert json.loads(written.read_text())['calibration']['density'] <= 0.1
+
+
+def test_calibrate_refuses_a_model_without_selector(root, tmp_path, segmentor):
+    result = run(root, tmp_path, 'calibrate', DENSE, segmentor, '--density', '0.1')
+    assert result.returncode == 1
+    assert 'builds EncoderDecoder, not SparseRefineSegmentor' in result.stderr
+
+
+def test_benchmark_compares_and_writes_json(root, tmp_path):
+    result = run(root, tmp_path, 'benchmark', DENSE, REFINE, '--shape', 128, 256, '--density',
+                 '0.1', '--iterations', 2, '--warmup', 1, '--batch-size', 1, 2, '--out', 'b.json')
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((tmp_path / 'b.json').read_text())
+    assert figures['random_weights'] and set(figures['machine']) == {'device', 'torch', 'engine'}
+    assert [(r['name'], r['batch_size']) for r in figures['results']] == [
+        (path.stem, size) for size in (1, 2) for path in (DENSE, REFINE)]
+    refined = figures['results'][1]
+    assert refined['density'] == pytest.approx(0.1, abs=1e-3) and 'U-Net' in refined['stages']
+    for word in ('low-resolution pass', 'GMACs', 'p95'):
+        assert word in ' '.join(result.stdout.split())
+
+
+def test_benchmark_without_a_gpu_has_no_fp16(root, tmp_path):
+    result = run(root, tmp_path, 'benchmark', REFINE, '--precision', 'fp16', '--device', 'cpu')
+    assert result.returncode == 1
+    assert result.stderr.endswith('benchmark.py: --precision fp16 needs a CUDA device, got cpu\n')

@@ -1,0 +1,203 @@
+"""Choose the threshold of a SparseRefine selector: for a recall of the wrong pixels, or a density.
+
+One pass of the low-resolution segmentor over held-out images; the checkpoint is that of the
+segmentor alone, or of a trained SparseRefine model. Prints and plots recall, precision and density
+over the threshold, and writes the chosen one to a JSON file that a config can inherit:
+
+    _base_ = ['my_config.py', 'work_dirs/my_config/calibration.json']
+    model = dict(selector=dict(alpha=_base_.calibration.alpha))
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import check_checkpoint, stop
+
+if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
+    import torch
+    from mmengine.config import Config
+    from rich.table import Table
+
+    from mmsparse.engine.calibration import ScoreCurve
+
+WARNINGS = {
+    'train': 'calibrated on training images: there the segmentor is more certain than elsewhere, '
+             'so expect another density and recall on new images',
+    'test': 'calibrated on test images: results reported on them would be flattered',
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a SparseRefine model')
+    parser.add_argument('checkpoint', help='of its low-resolution segmentor, or of the whole model')
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument('--target-recall', type=float, metavar='R',
+                      help='largest threshold that finds this share of the wrong pixels')
+    goal.add_argument('--density', type=float, metavar='D',
+                      help='smallest threshold that selects no more than this share of the pixels')
+    parser.add_argument('--split', choices=('val', 'train', 'test'), default='val',
+                        help='whose images (default: val); with the pipeline of val')
+    parser.add_argument('--images', type=int, help='use this many, evenly spread (default: all)')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--out', type=Path, help='default: work_dirs/NAME_OF_CONFIG/'
+                                                 'calibration.json; the plot lies beside it')
+    parser.add_argument('--force', action='store_true', help='overwrite it')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that override those of the config')
+    args = parser.parse_args()
+    for name in ('target_recall', 'density'):
+        value = getattr(args, name)
+        if value is not None and not 0 < value <= 1:
+            parser.error(f'--{name.replace("_", "-")} must be in (0, 1], got {value}')
+    if args.images is not None and args.images < 1:
+        parser.error(f'--images must be at least 1, got {args.images}')
+    return args
+
+
+def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.Module:
+    """The model with the weights of its segmentor, or all of them."""
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import MODELS
+    from mmengine.runner import load_checkpoint
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    from mmsparse.models.sparserefine import LearnableSelector, SparseRefineSegmentor
+    from mmsparse.models.sparserefine.weights import is_refiner, load_segmentor
+
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if not isinstance(model, SparseRefineSegmentor):
+        stop(f'{cfg.filename} builds {type(model).__name__}, not SparseRefineSegmentor: it has no '
+             'selector')
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    if is_refiner(loaded.get('state_dict', loaded)):
+        load_checkpoint(model, checkpoint, map_location='cpu')
+    elif isinstance(model.selector, LearnableSelector):
+        stop(f'{checkpoint} holds the segmentor alone, but LearnableSelector has weights: train '
+             'first')
+    else:
+        load_segmentor(model.segmentor, checkpoint)
+    return model.to(device).eval()
+
+
+def use_pipeline(dataset: dict, pipeline: list) -> None:
+    """Give a dataset, or those that it wraps, this pipeline."""
+    inner = dataset.get('datasets') or ([dataset.dataset] if 'dataset' in dataset else [])
+    for part in inner:
+        use_pipeline(part, pipeline)
+    if not inner:
+        dataset.pipeline = pipeline
+
+
+def build_loader(cfg: Config, split: str, images: int | None) -> torch.utils.data.DataLoader:
+    """The images of a split, one at a time, as validation sees them."""
+    from mmengine.registry import DATASETS
+    from mmengine.runner import Runner
+    from torch.utils.data import Subset
+
+    loader = cfg.val_dataloader
+    chosen = cfg[f'{split}_dataloader'].dataset
+    use_pipeline(chosen, loader.dataset.pipeline)
+    dataset = DATASETS.build(chosen)
+    if images is not None and images < len(dataset):
+        dataset = Subset(dataset, [i * len(dataset) // images for i in range(images)])
+    loader = dict(loader, batch_size=1, dataset=dataset, sampler=dict(
+        type='DefaultSampler', shuffle=False))
+    return Runner.build_dataloader(loader)
+
+
+def is_training_data(cfg: Config, split: str) -> bool:
+    """Whether a split has the images of the training set, pipelines aside."""
+    images = [{k: v for k, v in cfg[f'{name}_dataloader'].dataset.items()
+               if k not in ('pipeline', 'test_mode')} for name in (split, 'train')]
+    return images[0] == images[1]
+
+
+def curve_table(curve: ScoreCurve, chosen: int, name: str, title: str) -> Table:
+    """The curve at round recalls, and the chosen threshold."""
+    from rich.table import Table
+
+    table = Table(name, 'recall', 'precision', 'density', title=title)
+    rows = {chosen}
+    for recall in (.5, .6, .7, .8, .85, .9, .95, .98):
+        if curve.recall()[0] >= recall:
+            rows.add(curve.for_recall(recall))
+    figures = curve.recall(), curve.precision(), curve.density()
+    for row in sorted(rows, reverse=True):
+        table.add_row(f'{curve.thresholds[row]:.3g}', *(f'{v[row]:.1%}' for v in figures),
+                      style='bold' if row == chosen else '')
+    return table
+
+
+def summarize(curve: ScoreCurve, chosen: int, name: str, **facts: Any) -> dict:
+    """What goes into the JSON file."""
+    return dict(calibration={
+        name: float(curve.thresholds[chosen]),
+        'recall': float(curve.recall()[chosen]),
+        'precision': float(curve.precision()[chosen]),
+        'density': float(curve.density()[chosen]),
+        'error_rate': curve.error_rate(),
+        **facts,
+    })
+
+
+def main() -> None:
+    """Count, choose, print, plot, write."""
+    args = parse_args()
+    if '::' not in args.config and not Path(args.config).is_file():
+        stop(f'config {args.config} does not exist')
+    check_checkpoint(args.checkpoint)
+    out = args.out or Path('work_dirs', Path(args.config).stem, 'calibration.json')
+    if out.exists() and not args.force:
+        stop(f'{out} exists; --force overwrites it')
+
+    import torch
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from rich.console import Console
+
+    import mmsparse  # noqa: F401  mends the framework before configs are read
+    from mmsparse.engine import progress_display
+    from mmsparse.engine.calibration import plot, score_curve
+
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    init_default_scope(cfg.default_scope)
+    device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    model = load_model(cfg, args.checkpoint, device)
+    loader = build_loader(cfg, args.split, args.images)
+    with progress_display() as progress:
+        task = progress.add_task('Count', total=len(loader), note='')
+        curve = score_curve(model, loader, lambda: progress.advance(task))
+    try:
+        chosen = (curve.for_density(args.density) if args.target_recall is None else
+                  curve.for_recall(args.target_recall))
+    except ValueError as error:
+        stop(str(error))
+    name = model.selector.THRESHOLD
+    title = (f'{len(loader)} {args.split} images, {curve.error_rate():.2%} of their '
+             'low-resolution pixels wrong')
+    Console().print(curve_table(curve, chosen, name, title))
+    kind = 'train' if is_training_data(cfg, args.split) else args.split
+    if kind in WARNINGS:
+        print(f'{Path(sys.argv[0]).name}: {WARNINGS[kind]}', file=sys.stderr)
+    summary = summarize(curve, chosen, name, split=args.split, images=len(loader),
+                        config=args.config, checkpoint=args.checkpoint)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(summary, indent=2) + '\n')
+    plot(curve, chosen, name).savefig(out.with_suffix('.png'))
+    Console(soft_wrap=True).print(f'{name} = {curve.thresholds[chosen]:.3g} written to {out}, '
+                                  f'the curve to {out.with_suffix(".png")}')
+
+
+if __name__ == '__main__':
+    main()

@@ -12,7 +12,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 
 class IncompatibleStackError(RuntimeError):
@@ -153,6 +153,7 @@ def mend() -> None:
       by distribution name, so the forks' ``mmseg::`` and ``mmdet::`` fail as well. The import
       names work on both stacks.
     - Checkpoints: see :mod:`mmsparse.checkpoint`.
+    - mmseg's ``get_flops.py``: see :func:`_mend_get_flops`.
     """
     try:
         import torch  # noqa: F401
@@ -165,3 +166,26 @@ def mend() -> None:
 
     MODULE2PACKAGE.update(mmseg='mmseg', mmdet='mmdet', mmsparse='mmsparse')
     checkpoint.install()
+    _mend_get_flops()
+
+
+def _mend_get_flops() -> None:
+    """Let mmengine's FLOP counter take a shape beside inputs, as mmseg's ``get_flops.py`` calls it.
+
+    mmengine 0.10.7 refuses the two together, so mmseg's tool fails on every config. The tool has
+    bound the function's name before any config can import mmsparse; hence the function itself is
+    changed, not the name, and only if its module is loaded.
+    """
+    module = sys.modules.get('mmengine.analysis.print_helper')
+    if module is None or hasattr(module, '_mmsparse_original'):
+        return
+    function = module.get_model_complexity_info
+    module._mmsparse_original = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__)
+
+    def forgiving(model, input_shape=None, inputs=None, show_table=True, show_arch=True):
+        shape = None if inputs is not None else input_shape
+        return _mmsparse_original(  # noqa: F821  looked up in mmengine's module
+            model, shape, inputs, show_table, show_arch)
+
+    function.__code__ = forgiving.__code__

@@ -112,6 +112,21 @@ def test_search(tmp_path):
 
 
 @needs_wheel
+@pytest.mark.skipif(installed_stack() is not STOCK,
+                    reason='mim parses configs itself, and on the forks it cannot parse `mmseg::`')
+def test_download(tmp_path):
+    """Without weights the config alone is written; weights that are there are not fetched again."""
+    name = Path(CONFIG).stem
+    mim('download', 'mmsparse', '--config', name, '--dest', tmp_path, cwd=tmp_path)
+    assert 'SparseRefineSegmentor' in (tmp_path / f'{name}.py').read_text()
+    model = next(m for m in models() if m['Weights'] != NO_WEIGHTS)
+    (tmp_path / Path(model['Weights']).name.lower()).write_text('as if fetched before')
+    output = mim('download', 'mmsparse', '--config', model['Name'], '--dest', tmp_path,
+                 cwd=tmp_path)
+    assert 'exists in' in output and (tmp_path / f'{model["Name"]}.py').is_file()
+
+
+@needs_wheel
 def test_wheel_holds_what_mim_reads(root):
     """Every config and tool of the checkout, and nothing else."""
     inside = {str(file).removeprefix('mmsparse/.mim/') for file in wheel_files()}
@@ -129,6 +144,50 @@ def models():
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     for name in index['Import']:
         yield from yaml.safe_load((ROOT / name).read_text())['Models']
+
+
+# mim fails on a model without weights, and takes this as a file that is there already.
+NO_WEIGHTS = '/'
+
+
+def test_weights_are_those_of_stock_models_or_none():
+    """No weights of our own exist; those listed stand in mmseg's metafiles for the same config."""
+    import mmseg
+    from mmengine.config import Config
+    folder = Path(mmseg.__file__).parent / '.mim' / 'configs'
+    stock = {m['Config'].removeprefix('configs/'): m['Weights'] for path in
+             folder.glob('*/metafile.yaml') for m in yaml.safe_load(path.read_text())['Models']}
+    given = [m for m in models() if m['Weights'] != NO_WEIGHTS]
+    assert len(given) == 4
+    for model in given:
+        base = re.search(r"_base_ = 'mmseg::(.*)'", (ROOT / model['Config']).read_text())[1]
+        assert model['Weights'] == stock[base]
+        ours, theirs = Config.fromfile(ROOT / model['Config']), Config.fromfile(folder / base)
+        for part in ('backbone', 'decode_head'):
+            assert ours.model[part] == theirs.model[part]
+
+
+def test_published_figures_are_the_papers_and_say_so():
+    """Speed-ups of SparseRefine's supplement, Table 3; its Table 1 as on our page."""
+    text = (ROOT / 'docs/sparserefine.md').read_text()
+    found = {m['Name']: m for m in models() if 'inference time (ms/im)' in m['Metadata']}
+    ratios = {'fcn-hr48': (1.65, 1.50), 'segformer-mit-b5': (3.65, 3.78),
+              'mask2former-swin-t': (1.49, 1.48), 'mask2former-swin-l': (1.82, 1.97),
+              'segnext-mscan-l': (1.70, 1.59)}
+    assert len(found) == 3 * len(ratios)
+    for name, expected in ratios.items():
+        refined = found[f'sparserefine_{name}_8xb4-46k_cityscapes-1024x2048']
+        dense, = (m for n, m in found.items() if re.match(f'{name}_.*1024x2048', n))
+        for i, mode in enumerate(('FP16', 'FP32')):
+            times = [m['Metadata']['inference time (ms/im)'][i] for m in (dense, refined)]
+            assert all(t['mode'] == mode and '(paper)' in t['hardware'] for t in times)
+            assert round(times[0]['value'] / times[1]['value'], 2) == expected[i]
+        figures = refined['Results'][0]['Metrics']
+        row = ' | '.join(f'{figures[f"selector {k} (paper)"]} %'
+                         for k in ('recall', 'precision', 'density'))
+        assert row in text
+    for model in models():
+        assert all('(paper)' in key for key in model['Results'][0]['Metrics'])
 
 
 def config_files():

@@ -25,4 +25,13 @@ model = dict(
         extractor=dict(type='mmsparse.SparseUNet', channels=(16, 32, 64)),
         ensembler=dict(type='mmsparse.GatedEnsembler')),
     test_cfg=dict(mode='whole', seg_logits=False))
+default_hooks = dict(
+    visualization=dict(_delete_=True, type='mmsparse.RefinementVisualizationHook'))
 visualizer = dict(type='mmsparse.RefinementVisualizer')
+val_evaluator = [
+    dict(type='IoUMetric', iou_metrics=['mIoU']),
+    dict(type='mmsparse.LowResIoUMetric'),
+    dict(type='mmsparse.SelectorMetric'),
+    dict(type='mmsparse.IoUBySizeMetric'),
+]
+test_evaluator = val_evaluator

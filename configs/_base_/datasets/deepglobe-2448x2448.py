@@ -55,8 +55,6 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = [
     dict(type='IoUMetric', iou_metrics=['mIoU']),
-    dict(type='mmsparse.LowResIoUMetric'),
-    dict(type='mmsparse.SelectorMetric'),
     dict(type='mmsparse.IoUBySizeMetric'),
 ]
 test_evaluator = val_evaluator

@@ -70,8 +70,6 @@ test_dataloader = dict(
         pipeline=test_pipeline))
 val_evaluator = [
     dict(type='IoUMetric', iou_metrics=['mIoU']),
-    dict(type='mmsparse.LowResIoUMetric'),
-    dict(type='mmsparse.SelectorMetric'),
     dict(type='mmsparse.IoUBySizeMetric'),
 ]
 test_evaluator = val_evaluator

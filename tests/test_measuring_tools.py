@@ -124,3 +124,37 @@ def test_mmsegs_benchmark(tmp_path, segmentor):
     assert result.returncode == 0, result.stderr
     assert 'Average fps of 1 evaluations' in result.stdout
     assert json.loads(next(tmp_path.glob('fps_*.json')).read_text())['average_fps'] > 0
+
+
+# ---- tools/test.py with several metrics ---------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def refiner(tmp_path_factory):
+    """A checkpoint of the whole model, untrained."""
+    from mmengine.registry import MODELS, init_default_scope
+    cfg = Config.fromfile(REFINE)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('weights') / 'refine.pth'
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
+    return path
+
+
+TEST = ['--cfg-options', *SMALL, *SINGLE]
+
+
+def test_one_test_run_reports_every_metric(root, tmp_path, refiner):
+    result = run(root, tmp_path, 'test', REFINE, refiner, '--out', tmp_path / 'maps', *TEST)
+    assert result.returncode == 0, result.stderr
+    for name in (' mIoU: ', 'low_res/mIoU: ', 'selector/recall: ', 'selector/density: ',
+                 'size/small: ', 'size/low_res_small: '):
+        assert name in result.stdout + result.stderr, name
+    assert len(list((tmp_path / 'maps').glob('*.png'))) == 4
+
+
+def test_test_time_augmentation_through_the_tool(root, tmp_path, refiner):
+    result = run(root, tmp_path, 'test', REFINE, refiner, '--tta', *TEST)
+    assert result.returncode == 0, result.stderr
+    assert ' mIoU: ' in result.stdout + result.stderr
+    assert 'selector/' not in result.stdout + result.stderr

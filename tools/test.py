@@ -40,6 +40,11 @@ def paint(cfg: Config, args: argparse.Namespace) -> None:
             cfg.visualizer.save_dir = args.show_dir
 
 
+def evaluators(cfg: Config) -> list:
+    """The metrics of the test, one or several in the config."""
+    return cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+
+
 def augment(cfg: Config) -> None:
     """Wrap the model and the test pipeline for test-time augmentation."""
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
@@ -49,20 +54,25 @@ def augment(cfg: Config) -> None:
     while 'dataset' in dataset:
         dataset = dataset.dataset
     dataset.pipeline = cfg.tta_pipeline
+    if 'test_cfg' in cfg.model and 'seg_logits' in cfg.model.test_cfg:
+        cfg.model.test_cfg.seg_logits = True  # what is averaged
+    # Averaged predictions have no one selection and no one low-resolution prediction.
+    single = ('mmsparse.LowResIoUMetric', 'mmsparse.SelectorMetric')
+    if isinstance(cfg.test_evaluator, list):
+        cfg.test_evaluator = [e for e in cfg.test_evaluator if e.type not in single]
     cfg.tta_model.module = cfg.model
     cfg.model = cfg.tta_model
 
 
 def save_predictions(cfg: Config, out: str) -> None:
     """Have the metrics write predictions to ``out``, each scope in its own way."""
-    evaluators = cfg.test_evaluator
-    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
     if cfg.get('default_scope') == 'mmdet':
         if not out.endswith(('.pkl', '.pickle')):
             stop(f'--out {out}: mmdet writes one file, whose name ends in .pkl')
-        cfg.test_evaluator = [*evaluators, dict(type='mmdet.DumpDetResults', out_file_path=out)]
+        cfg.test_evaluator = [*evaluators(cfg), dict(type='mmdet.DumpDetResults', out_file_path=out)]
     else:
-        for evaluator in evaluators:
+        # Ours beside mmseg's metric either write nothing or other maps under the same names.
+        for evaluator in (e for e in evaluators(cfg) if not e.type.startswith('mmsparse.')):
             evaluator.output_dir = out
             evaluator.keep_results = True
 

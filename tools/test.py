@@ -69,7 +69,8 @@ def save_predictions(cfg: Config, out: str) -> None:
     if cfg.get('default_scope') == 'mmdet':
         if not out.endswith(('.pkl', '.pickle')):
             stop(f'--out {out}: mmdet writes one file, whose name ends in .pkl')
-        cfg.test_evaluator = [*evaluators(cfg), dict(type='mmdet.DumpDetResults', out_file_path=out)]
+        dump = dict(type='mmdet.DumpDetResults', out_file_path=out)
+        cfg.test_evaluator = [*evaluators(cfg), dump]
     else:
         # Ours beside mmseg's metric either write nothing or other maps under the same names.
         for evaluator in (e for e in evaluators(cfg) if not e.type.startswith('mmsparse.')):

@@ -1,5 +1,8 @@
 """SparseRefineSegmentor from images to data samples."""
 import copy
+import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -326,3 +329,18 @@ def test_mask2former_scores_become_logits():
     expected = F.interpolate(scores, size=(96, 100), mode='bilinear', align_corners=False)
     torch.testing.assert_close(low.full().softmax(1), expected / expected.sum(1, keepdim=True),
                                atol=1e-5, rtol=1e-4)
+
+
+def test_a_24_megapixel_image_stays_within_its_memory_bound(root):
+    """1.75 GiB above weights and image, nearly all of it the low-resolution pass's own."""
+    result = subprocess.run([sys.executable, '-W', 'ignore', 'tests/large_image_worker.py'],
+                            cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found['shape'] == [4000, 6000]
+    assert found['density'] == pytest.approx(0.118, abs=1e-4)
+    assert found['changed'] > 0 and found['changed_outside'] == 0
+    if found['peak_mib'] < 0:
+        pytest.skip('the kernel does not let peak memory be reset')
+    assert found['peak_mib'] < 1792
+    assert found['peak_mib'] < found['low_mib'] + 512

@@ -158,3 +158,23 @@ def test_test_time_augmentation_through_the_tool(root, tmp_path, refiner):
     assert result.returncode == 0, result.stderr
     assert ' mIoU: ' in result.stdout + result.stderr
     assert 'selector/' not in result.stdout + result.stderr
+
+
+def test_the_gpu_check_runs_where_it_can(root, tmp_path):
+    """On the CPU, small: the way to the table, not the figures in it."""
+    result = run(root, tmp_path, 'gpu_check', '--device', 'cpu', '--precision', 'fp32', '--shape',
+                 128, 256, '--batch-size', 1, '--iterations', 1, '--no-tests', '--baselines',
+                 'segnext-mscan-l', '--out', tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(next(tmp_path.glob('*.json')).read_text())
+    row, = found['results']
+    assert row['refined']['density'] == pytest.approx(0.1, abs=1e-3) and row['speedup'] > 0
+    table = next(tmp_path.glob('*.md')).read_text()
+    assert '| segnext-mscan-l | fp32 | 1 |' in table and '| 1.45x |' in table
+    assert 'Oracle tests: not run' in table
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+def test_the_gpu_check_says_that_there_is_no_gpu(root, tmp_path):
+    result = run(root, tmp_path, 'gpu_check')
+    assert result.returncode == 1 and result.stderr.startswith('gpu_check.py: no CUDA device here')

@@ -152,6 +152,8 @@ def mend() -> None:
     - ``_base_ = 'mmsparse::...'``: mmengine resolves only the prefixes of a table of its own, and
       by distribution name, so the forks' ``mmseg::`` and ``mmdet::`` fail as well. The import
       names work on both stacks.
+    - What is inherited from ``mmsparse::`` keeps the scope of the config that inherits it: see
+      :func:`_mend_inherited_scope`.
     - Checkpoints: see :mod:`mmsparse.checkpoint`.
     - mmseg's ``get_flops.py``: see :func:`_mend_get_flops`.
     """
@@ -165,8 +167,31 @@ def mend() -> None:
     from mmsparse import checkpoint
 
     MODULE2PACKAGE.update(mmseg='mmseg', mmdet='mmdet', mmsparse='mmsparse')
+    _mend_inherited_scope()
     checkpoint.install()
     _mend_get_flops()
+
+
+def _mend_inherited_scope() -> None:
+    """Let what is inherited from ``mmsparse::`` mean what it meant where it was written.
+
+    mmengine gives every dict that is inherited from another package ``_scope_`` of that package's
+    name, and looks names without a scope up there. The names in our configs are those of their
+    default scope, mmseg or mmdet, and only ours have a prefix.
+    """
+    from mmengine.config import Config
+
+    original = Config._get_cfg_path
+    if hasattr(original, 'mmsparse'):
+        return
+
+    @functools.wraps(original)
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = original(cfg_path, filename)
+        return path, None if scope == 'mmsparse' else scope
+
+    get_cfg_path.mmsparse = True
+    Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
 def _mend_get_flops() -> None:

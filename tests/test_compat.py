@@ -12,6 +12,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from mmsparse import compat
 from mmsparse.compat import ONEDL, STACKS, STOCK, IncompatibleStackError
+from tests.test_mim import needs_wheel
 
 
 @pytest.fixture
@@ -142,3 +143,18 @@ def test_mending_twice_is_once():
     compat.mend()
     assert MODULE2PACKAGE == before
     assert MODULE2PACKAGE['mmsparse'] == 'mmsparse'
+
+
+@needs_wheel
+def test_a_config_inherited_from_the_package_builds(tmp_path):
+    """Names without a prefix in our configs are mmseg's, whoever inherits them."""
+    from mmengine.registry import MODELS, init_default_scope
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        "_base_ = 'mmsparse::sparserefine/sparserefine_fcn-hr16s_1xb1-400_scenes-1024x2048.py'\n"
+        'model = dict(segmentor_checkpoint=None, selector=dict(alpha=0.5))\n')
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    assert model.selector.threshold == 0.5
+    assert type(model.data_preprocessor).__name__ == 'SegDataPreProcessor'

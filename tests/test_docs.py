@@ -43,7 +43,7 @@ def test_links_and_names_lead_somewhere(page):
     for name in re.findall(r'`((?:tests|tools|docs|configs|projects|requirements)/[\w./-]+\w)`',
                            text):
         assert (ROOT / name).exists(), f'{page.name} names missing {name}'
-    for config in re.findall(r'\b((?:sparserefine|fcn)_[\w.-]+\.py)\b', text):
+    for config in re.findall(r'\b((?:sparserefine|fcn)_[a-z][\w.-]+\.py)\b', text):
         assert config.startswith('fcn_hr48_4xb2') or list(ROOT.glob(f'configs/*/{config}')), config
     for make in re.findall(r'^make (\w+)', text, re.M):
         assert re.search(rf'^{make}:', (ROOT / 'Makefile').read_text(), re.M), make

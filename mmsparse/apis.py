@@ -22,7 +22,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 # What a test pipeline may load pictures and labels with; here the picture is given.
-LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadAnnotations', 'RenderScene')
+LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadAnnotations')
 
 Image = str | Path | np.ndarray
 
@@ -69,8 +69,7 @@ def inference(model: nn.Module, images: Image | Sequence[Image]
               ) -> SegDataSample | list[SegDataSample]:
     """Label images of any sizes, one after the other.
 
-    The test pipeline of the model's config is used without what loads pictures and labels, so that
-    a model of built-in scenes takes files too.
+    The test pipeline of the model's config is used without what loads pictures and labels.
 
     Args:
         model: from :func:`init_model`.

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from mmsparse.models.sparserefine import Selection
 from tests.models.tiny import batch, build_refine
 
 SHARES = {'uneven': (0.4, 0.01), 'one empty': (0.3, 0.0), 'all empty': (0.0, 0.0)}
@@ -19,7 +20,7 @@ class FixedSelector(torch.nn.Module):
         self.mask = mask
 
     def forward(self, image, logits, valid=None):
-        return self.mask
+        return Selection(self.mask)
 
 
 def mask_of(case):

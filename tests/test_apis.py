@@ -146,11 +146,10 @@ def test_it_is_what_mmseg_finds(model, image, file):
 @pytest.mark.parametrize('loading', [
     [LOAD, dict(type='LoadAnnotations')],
     [dict(type='mmseg.LoadAnnotations'), dict(type='mmcv.LoadImageFromFile')],
-    [dict(type='mmsparse.RenderScene')],
     [dict(type=LoadAnnotations)],  # as in a pure Python config
 ])
 def test_loading_is_left_out_of_any_pipeline(model, image, loading):
-    """Built-in scenes too; what else there is stays, such as a change of size."""
+    """What else there is stays, such as a change of size."""
     halved = init_model(config(*loading, dict(type='Resize', scale_factor=.5), PACK), device='cpu')
     before = copy.deepcopy(halved.cfg.to_dict())
     sample = inference(halved, image)
@@ -202,10 +201,13 @@ def test_a_config_without_a_test_set_is_refused(model, image):
 # ---- mmseg's inferencer ----
 
 
-def test_stock_inferencer_takes_our_config(root, tmp_path, file):
+@pytest.mark.parametrize('name', [
+    'sparserefine_fcn-hr16s_1xb2-400_camvid-720x960',
+    'sparserefine_fcn-hr16s_1xb1-400_scenes-1024x2048'])
+def test_stock_inferencer_takes_our_config(root, tmp_path, file, name):
     """A shipped config with weights of its own; the picture it returns is ours."""
     from mmseg.apis import MMSegInferencer
-    path = root / 'configs/sparserefine/sparserefine_fcn-hr16s_1xb2-400_camvid-720x960.py'
+    path = root / 'configs/sparserefine' / f'{name}.py'
     small = {'segmentor_checkpoint': None, 'decode_head.extractor.channels': (4, 8)}
     small = {f'model.{key}': value for key, value in small.items()}
     model = init_model(path, device='cpu', cfg_options=small)

@@ -15,10 +15,10 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='mmsparse.RenderScene', with_seg=False),
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=0.5),
     # after Resize: ground truth keeps its full size
-    dict(type='mmsparse.RenderScene', with_img=False),
+    dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))

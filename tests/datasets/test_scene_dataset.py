@@ -36,9 +36,9 @@ TRAIN = [
     dict(type='PackSegInputs'),
 ]
 LOW = [
-    dict(type='mmsparse.RenderScene', with_seg=False),
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=0.5),
-    dict(type='mmsparse.RenderScene', with_img=False),
+    dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 
@@ -71,11 +71,11 @@ def test_stock_metric_gives_100_for_the_truth():
 
 def test_test_time_augmentation_pipeline():
     pipeline = [
-        dict(type='mmsparse.RenderScene', with_seg=False),
+        dict(type='LoadImageFromFile'),
         dict(type='TestTimeAug', transforms=[
             [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.5, 1.0)],
             [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0., 1.)],
-            [dict(type='mmsparse.RenderScene', with_img=False)],
+            [dict(type='LoadAnnotations')],
             [dict(type='PackSegInputs')]]),
     ]
     item = dataset(pipeline)[0]
@@ -138,7 +138,6 @@ def test_bad_dataset_settings(kwargs, message):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(with_img=False, with_seg=False), 'nothing to do'),
     (dict(cache=-1), 'RenderScene.cache must be >= 0'),
 ])
 def test_bad_transform_settings(kwargs, message):

@@ -8,40 +8,29 @@ from mmcv.transforms import BaseTransform
 
 from mmsparse.registry import TRANSFORMS
 
-from ..scenes import render_label, render_scene
+from ..scenes import render_scene
 
 
 @TRANSFORMS.register_module()
 class RenderScene(BaseTransform):
     """Put the picture and the label of a scene where mmseg's loading transforms put theirs.
 
-    A training pipeline starts with ``RenderScene``. A test pipeline keeps mmseg's order, in which
-    the ground truth is not resized with the image::
-
-        [dict(type='mmsparse.RenderScene', with_seg=False),   # as LoadImageFromFile
-         dict(type='Resize', scale_factor=0.5),
-         dict(type='mmsparse.RenderScene', with_img=False),   # as LoadAnnotations
-         dict(type='PackSegInputs')]
+    For training: it can keep scenes in memory. In testing mmseg's own ``LoadImageFromFile`` and
+    ``LoadAnnotations`` read scenes too (see :class:`mmsparse.datasets.scene_dataset.SceneBackend`).
 
     Required keys: ``scene``, ``label_map``, ``reduce_zero_label``, ``seg_fields`` (from
-    ``mmsparse.SceneDataset``). Added keys: ``img``, ``img_shape``, ``ori_shape``;
-    ``gt_seg_map``.
+    ``mmsparse.SceneDataset``). Added keys: ``img`` (uint8 BGR ``[H, W, 3]``), ``img_shape``,
+    ``ori_shape``, ``gt_seg_map`` (uint8 ``[H, W]``).
 
     Args:
-        with_img: add the picture, uint8 BGR ``[H, W, 3]``.
-        with_seg: add the label, uint8 ``[H, W]``.
         cache: keep this many rendered scenes in the memory of each worker (8 MB each at
             1024 x 2048), the latest ones. Worth it where a dataset is passed over many times.
 
     Raises:
-        ValueError: both are false, or ``cache`` is negative.
+        ValueError: ``cache`` is negative.
     """
 
-    def __init__(self, *, with_img: bool = True, with_seg: bool = True, cache: int = 0) -> None:
-        if not (with_img or with_seg):
-            raise ValueError('RenderScene: with_img and with_seg are both False, nothing to do')
-        self.with_img = with_img
-        self.with_seg = with_seg
+    def __init__(self, *, cache: int = 0) -> None:
         if cache < 0:
             raise ValueError(f'RenderScene.cache must be >= 0 scenes, got {cache}')
         self.cache = cache
@@ -52,19 +41,14 @@ class RenderScene(BaseTransform):
         if 'scene' not in results:
             raise KeyError("RenderScene needs the key 'scene', which mmsparse.SceneDataset "
                            f'provides; got {sorted(results)}')
-        if self.with_img:
-            image, label = self._render(results['scene'])
-            results['img'] = image
-            results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        else:
-            label = render_label(**results['scene'])
-        if self.with_seg:
-            if results['reduce_zero_label']:  # class 0 becomes 255, the others move down
-                label = label - 1  # uint8 wraps around
-            if results['label_map'] is not None:
-                label = _relabel(label, results['label_map'])
-            results['gt_seg_map'] = label
-            results['seg_fields'].append('gt_seg_map')
+        image, label = self._render(results['scene'])
+        if results['reduce_zero_label']:  # class 0 becomes 255, the others move down
+            label = label - 1  # uint8 wraps around
+        if results['label_map'] is not None:
+            label = _relabel(label, results['label_map'])
+        results['img'], results['gt_seg_map'] = image, label
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        results['seg_fields'].append('gt_seg_map')
         return results
 
     def _render(self, scene: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -81,8 +65,7 @@ class RenderScene(BaseTransform):
         return image.copy(), label.copy()
 
     def __repr__(self) -> str:
-        return (f'RenderScene(with_img={self.with_img}, with_seg={self.with_seg}, '
-                f'cache={self.cache})')
+        return f'RenderScene(cache={self.cache})'
 
 
 def _relabel(label: np.ndarray, label_map: dict[int, int]) -> np.ndarray:

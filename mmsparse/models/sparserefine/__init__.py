@@ -4,7 +4,7 @@ from .extractor import SparseUNet
 from .head import SparseRefineHead
 from .losses import PointDiceLoss
 from .segmentor import SparseRefineSegmentor
-from .selectors import EntropySelector, LearnableSelector
+from .selectors import EntropySelector, LearnableSelector, Selection, Selector
 from .upsampled import IndexedLogits, UpsampledLogits
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     'IndexedLogits',
     'LearnableSelector',
     'PointDiceLoss',
+    'Selection',
+    'Selector',
     'SparseRefineHead',
     'SparseRefineSegmentor',
     'SparseUNet',

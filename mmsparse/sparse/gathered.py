@@ -1,54 +1,96 @@
-"""Submanifold convolution for CPU inference: gather each pixel's neighbors, then one GEMM.
+"""Sparse convolutions for CPU inference: gather the rows a result reads, then one matrix product.
 
-spconv's CPU kernel multiplies tap by tap and scatters the products; gathering nine neighbors into a
-block that stays in cache and multiplying once takes 1.6 to 2.7 times less (64 to 16 channels,
-250,000 pixels, 2 cores). Letters: ``N`` pixels, ``B`` images, ``C, D`` channels in and out.
+spconv's CPU kernels multiply tap by tap and scatter the products; gathering the rows into a block
+that stays in cache and multiplying once is faster. Where the active pixels fill tiles of 4 x 4, a
+submanifold convolution goes through Winograd's transform instead (:mod:`.winograd`), which needs a
+quarter of the multiplications. Letters: ``N`` pixels, ``M`` results, ``C, D`` channels in and out,
+``T`` tiles.
 """
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-ROWS = 4096  # of a block: 9 x 64 channels of float32 are 9 MB, about a last-level cache
+from .sites import RowMap, Sites
+from .winograd import winograd_conv, winograd_cost
+
+BLOCK = 1 << 21  # floats of a block of gathered rows: 8 MB, about a last-level cache
+# What moving one float costs, in multiply-accumulates of a matrix product: measured on 2 cores.
+MOVE = 15
 
 
-def neighbor_table(indices: Tensor, spatial_shape: tuple[int, int], batch_size: int) -> Tensor:
-    """Rows of the 3x3 neighbors of every active pixel.
-
-    Args:
-        indices: ``[N, 3]``, ``(image, y, x)``, in any order.
-
-    Returns:
-        int32 ``[N, 9]``, taps in raster order; ``N`` where the neighbor is not active.
-    """
-    height, width = (n + 2 for n in spatial_shape)  # a border, so that no neighbor wraps around
-    b, y, x = indices.long().unbind(1)
-    place = (b * height + y + 1) * width + x + 1
-    row_at = indices.new_full((batch_size * height * width,), len(indices), dtype=torch.int32)
-    row_at[place] = torch.arange(len(indices), dtype=torch.int32, device=indices.device)
-    taps = place.new_tensor([dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
-    return row_at[place[:, None] + taps]
-
-
-def gathered_conv(features: Tensor, neighbors: Tensor, weight: Tensor) -> Tensor:
-    """3x3 convolution on the rows, without gradients.
+def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor) -> Tensor:
+    """Rows that ``table`` names, side by side, times ``matrix``; no gradients.
 
     Args:
-        features: ``[N, C]``.
-        neighbors: of :func:`neighbor_table`.
-        weight: ``[D, 3, 3, C]``.
+        rows: ``[N, C]``.
+        table: int32 ``[M, k]``, row numbers.
+        matrix: ``[k * C, D]``.
 
     Returns:
-        ``[N, D]``.
+        ``[M + 1, D]``, the last row zero.
     """
-    n, c = features.shape
-    padded = torch.cat([features, features.new_zeros(1, c)])
-    matrix = weight.permute(1, 2, 3, 0).reshape(9 * c, -1)
-    out = features.new_empty(n, matrix.shape[1])
-    block = features.new_empty(min(ROWS, n) * 9, c)
-    for top in range(0, n, ROWS):
-        rows = neighbors[top:top + ROWS]
-        part = block[:rows.numel()]
-        torch.index_select(padded, 0, rows.view(-1), out=part)
-        torch.mm(part.view(len(rows), 9 * c), matrix, out=out[top:top + ROWS])
+    (m, k), c = table.shape, rows.shape[1]
+    out = rows.new_empty(m + 1, matrix.shape[1])
+    out[m] = 0
+    step = max(1, BLOCK // (k * c))
+    block = rows.new_empty(min(step, m) * k, c)
+    for top in range(0, m, step):
+        part = table[top:top + step]
+        gathered = block[:part.numel()]
+        torch.index_select(rows, 0, part.reshape(-1), out=gathered)
+        torch.mm(gathered.view(len(part), k * c), matrix, out=out[top:top + len(part)])
     return out
+
+
+def gathered_cost(sites: Sites, c: int, d: int) -> int:
+    """Estimate of a submanifold convolution by a gathered product, in multiply-accumulates."""
+    return 9 * len(sites) * c * (d + MOVE)
+
+
+def tap_matrix(weight: Tensor) -> Tensor:
+    """A convolution weight ``[D, 3, 3, C]`` as ``[9, C, D]``, taps in raster order."""
+    return weight.permute(1, 2, 3, 0).reshape(9, weight.shape[3], weight.shape[0])
+
+
+def subm_conv(x: RowMap, weight: Tensor) -> RowMap:
+    """3x3 convolution onto the same pixels, by whichever way costs less.
+
+    Args:
+        weight: ``[D, 3, 3, C]``.
+    """
+    (d, _, _, c), sites = weight.shape, x.sites
+    if winograd_cost(sites.tile_count, c, d, MOVE) < gathered_cost(sites, c, d):
+        return winograd_conv(x, weight)
+    matrix = tap_matrix(weight).flatten(0, 1)
+    return x.replace_rows(gathered_product(x.rows, sites.neighbors, matrix))
+
+
+def down_conv(x: RowMap, weight: Tensor, padding: int) -> RowMap:
+    """3x3 convolution of stride 2 onto every cell that reads an active pixel.
+
+    Args:
+        weight: ``[D, 3, 3, C]``.
+    """
+    matrix = tap_matrix(weight).flatten(0, 1)
+    return RowMap(gathered_product(x.rows, x.sites.read_by(padding), matrix),
+                  x.sites.coarse(padding))
+
+
+def up_conv(x: RowMap, weight: Tensor, padding: int, fine: Sites) -> RowMap:
+    """Inverse of :func:`down_conv`, onto the pixels that it read.
+
+    Args:
+        weight: ``[D, 3, 3, C]``.
+        fine: the pixels, whose ``coarse(padding)`` are those of ``x``, which gives its buffers
+            back.
+    """
+    matrix = tap_matrix(weight)
+    out = x.rows.new_empty(len(fine) + 1, weight.shape[0])
+    out[-1] = 0
+    for pixels, table, taps in fine.readers(padding):
+        if len(pixels):
+            part = gathered_product(x.rows, table, matrix[taps].flatten(0, 1))
+            out.index_copy_(0, pixels, part[:-1])
+    x.sites.release()
+    return RowMap(out, fine)

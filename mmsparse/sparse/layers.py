@@ -1,9 +1,10 @@
 """3x3 layers of a sparse U-Net. Parameters belong to the layer, the arithmetic to an engine.
 
-Each layer takes a spconv tensor (``SparseMap.to_spconv()``) or a
-:class:`~mmsparse.sparse.masked_dense.MaskedMap` and returns the same kind; both compute the same
-function. Convolutions have no bias and hold ``weight [D, 3, 3, C]`` (spconv's own layout; seen as
-``[D, C, 3, 3]`` it is a channels-last convolution weight).
+Each layer takes a spconv tensor (``SparseMap.to_spconv()``), rows for CPU inference
+(:class:`~mmsparse.sparse.sites.RowMap`) or a :class:`~mmsparse.sparse.masked_dense.MaskedMap`, and
+returns the same kind; all compute the same function. Convolutions have no bias and hold
+``weight [D, 3, 3, C]`` (spconv's own layout; seen as ``[D, C, 3, 3]`` it is a channels-last
+convolution weight).
 
 ``level`` names the rulebook: within one forward pass all layers of a level share the neighbor
 tables that its first layer builds.
@@ -21,23 +22,25 @@ from torch import Tensor, nn
 
 from mmsparse.compat import find_spconv
 
-from . import masked_dense
-from .gathered import gathered_conv, neighbor_table
+from . import gathered, masked_dense
 from .masked_dense import MaskedMap
+from .sites import RowMap
 
 if TYPE_CHECKING:
     from spconv.pytorch import SparseConvTensor
 
-ActiveMap = Union['SparseConvTensor', MaskedMap]
+ActiveMap = Union['SparseConvTensor', MaskedMap, RowMap]
 
 
 def rows_of(x: ActiveMap) -> Tensor:
     """Features of the active pixels, ``[N, C]``."""
-    return x.rows() if isinstance(x, MaskedMap) else x.features
+    return x.rows() if isinstance(x, MaskedMap) else x.features  # also of a RowMap
 
 
 def with_rows(x: ActiveMap, rows: Tensor) -> ActiveMap:
-    """The same active pixels with other features."""
+    """The same active pixels with other features, ``[N, C']``."""
+    if isinstance(x, RowMap):
+        return x.replace_rows(torch.cat([rows, rows.new_zeros(1, rows.shape[1])]))
     return x.replace_rows(rows) if isinstance(x, MaskedMap) else x.replace_feature(rows)
 
 
@@ -45,6 +48,8 @@ def concat(a: ActiveMap, b: ActiveMap) -> ActiveMap:
     """Channels of two maps over the same pixels."""
     if isinstance(a, MaskedMap):
         return masked_dense.concat(a, b)
+    if isinstance(a, RowMap):
+        return a.replace_rows(torch.cat([a.rows, b.rows], 1))
     return a.replace_feature(torch.cat([a.features, b.features], 1))
 
 
@@ -52,6 +57,8 @@ def add(a: ActiveMap, b: ActiveMap) -> ActiveMap:
     """Sum of two maps over the same pixels."""
     if isinstance(a, MaskedMap):
         return MaskedMap(a.data + b.data, a.mask)
+    if isinstance(a, RowMap):
+        return a.replace_rows(a.rows + b.rows)
     return a.replace_feature(a.features + b.features)
 
 
@@ -104,12 +111,9 @@ class SubMConv2d(_Conv3x3):
         """``C`` to ``D`` channels, same pixels, same row order."""
         if isinstance(x, MaskedMap):
             return masked_dense.subm_conv(x, self.weight)
-        if x.features.is_cuda or self._needs_grad(x):
-            return self._spconv(x, 'subm', subm=True)
-        key = f'neighbors{self.level}'
-        if key not in x.indice_dict:  # travels with the tensor, like spconv's own rulebooks
-            x.indice_dict[key] = neighbor_table(x.indices, x.spatial_shape, x.batch_size)
-        return x.replace_feature(gathered_conv(x.features, x.indice_dict[key], self.weight))
+        if isinstance(x, RowMap):
+            return gathered.subm_conv(x, self.weight)
+        return self._spconv(x, 'subm', subm=True)
 
 
 class DownConv2d(_Conv3x3):
@@ -129,6 +133,8 @@ class DownConv2d(_Conv3x3):
         """Whether any coarse cell is active. Without padding this syncs with the device."""
         if isinstance(x, MaskedMap):
             return True
+        if isinstance(x, RowMap):
+            return len(x.sites.coarse(self.padding)) > 0
         if self.padding:
             return len(x.indices) > 0
         h, w = ((n - 3) // 2 * 2 + 3 for n in x.spatial_shape)
@@ -138,6 +144,8 @@ class DownConv2d(_Conv3x3):
         """``C`` to ``D`` channels on the coarse pixels; needs :meth:`has_output`."""
         if isinstance(x, MaskedMap):
             return masked_dense.down_conv(x, self.weight, self.padding)
+        if isinstance(x, RowMap):
+            return gathered.down_conv(x, self.weight, self.padding)
         return self._spconv(x, 'down', stride=2, padding=self.padding)
 
 
@@ -157,6 +165,8 @@ class UpConv2d(_Conv3x3):
         """``C`` coarse to ``D`` fine channels, on the pixels and row order of ``fine``."""
         if isinstance(x, MaskedMap):
             return masked_dense.up_conv(x, self.weight, self.padding, fine.mask)
+        if isinstance(x, RowMap):
+            return gathered.up_conv(x, self.weight, self.padding, fine.sites)
         return self._spconv(x, 'down', inverse=True)
 
 
@@ -170,6 +180,8 @@ class Linear1x1(nn.Linear):
         """``C`` to ``D`` channels, same pixels."""
         if isinstance(x, MaskedMap):
             return MaskedMap(F.conv2d(x.data, self.weight[:, :, None, None]), x.mask)
+        if isinstance(x, RowMap):
+            return x.replace_rows(F.linear(x.rows, self.weight))
         return x.replace_feature(F.linear(x.features, self.weight))
 
 
@@ -186,6 +198,11 @@ class ActiveBatchNorm(nn.BatchNorm1d):
             data = F.batch_norm(x.data, self.running_mean, self.running_var, self.weight,
                                 self.bias, False, 0.0, self.eps)
             return MaskedMap(data.relu_() * x.mask, x.mask)
+        if isinstance(x, RowMap):
+            rows = F.batch_norm(x.rows, self.running_mean, self.running_var, self.weight,
+                                self.bias, False, 0.0, self.eps).relu_()
+            rows[-1] = 0
+            return x.replace_rows(rows)
         rows = rows_of(x)
         if self.training and len(rows) < 2:
             rows = F.batch_norm(rows, self.running_mean, self.running_var, self.weight,

@@ -14,6 +14,7 @@ from torch import Tensor
 from mmsparse.compat import find_spconv
 
 from .masked_dense import MaskedMap
+from .sites import RowMap, Sites
 
 if TYPE_CHECKING:
     from spconv.pytorch import SparseConvTensor
@@ -138,6 +139,13 @@ class SparseMap:
         rows = self.features.new_zeros(self.batch_size, h, w, self.features.shape[1])
         dense = rows.index_put((b, y, x), self.features)
         return MaskedMap(dense.permute(0, 3, 1, 2), mask[:, None])
+
+    def to_rows(self) -> RowMap:
+        """The same features for inference on the CPU, without gradients."""
+        mask = torch.zeros(self.batch_size, *self.spatial_shape, dtype=torch.bool)
+        mask[self.indices.long().unbind(1)] = True
+        rows = torch.cat([self.features, self.features.new_zeros(1, self.features.shape[1])])
+        return RowMap(rows, Sites(mask))
 
     def to_spconv(self) -> SparseConvTensor:
         """A fresh spconv tensor; its rulebooks live and die with one forward pass."""

@@ -99,8 +99,9 @@ class SparseUNet(BaseModule):
         channels: width of each level; every level halves the resolution.
         down_padding: padding of the stride-2 convolutions. 1 (default) gives every pixel a
             parent and works on any grid; 0 is the index mapping of the paper's code.
-        engine: ``'sparse'`` computes on rows through spconv; ``'masked_dense'`` computes the same
-            function with dense convolutions and needs no spconv.
+        engine: ``'sparse'`` computes on rows, through spconv or, for inference on the CPU, by
+            gathered products; ``'masked_dense'`` computes the same function with dense
+            convolutions and needs no spconv.
         init_cfg: as in mmengine.
 
     Raises:
@@ -161,8 +162,17 @@ class SparseUNet(BaseModule):
             return sparse_map.features.new_zeros(0, self.out_channels, dtype=dtype)
         with torch.autocast(sparse_map.features.device.type, enabled=False):
             sparse_map = sparse_map.replace_features(sparse_map.features.to(dtype))
-            x = (sparse_map.to_spconv() if self.engine == 'sparse' else sparse_map.to_masked())
-            return rows_of(self.norm(self.levels(self.stem(x))))
+            return rows_of(self.norm(self.levels(self.stem(self._start(sparse_map)))))
+
+    def _start(self, sparse_map: SparseMap) -> ActiveMap:
+        """The pixels in the form that the engine computes on."""
+        if self.engine == 'masked_dense':
+            return sparse_map.to_masked()
+        learns = torch.is_grad_enabled() and (
+            sparse_map.features.requires_grad or self.stem.weight.requires_grad)
+        if sparse_map.features.is_cuda or self.training or learns:
+            return sparse_map.to_spconv()
+        return sparse_map.to_rows()
 
     @torch.no_grad()
     def macs(self, mask: Tensor) -> int:

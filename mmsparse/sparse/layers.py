@@ -14,6 +14,7 @@ Submanifold Sparse Convolutional Networks", CVPR 2018. Letters: ``C, D`` channel
 """
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Union
 
 import torch
@@ -60,6 +61,32 @@ def add(a: ActiveMap, b: ActiveMap) -> ActiveMap:
     if isinstance(a, RowMap):
         return a.replace_rows(a.rows + b.rows)
     return a.replace_feature(a.features + b.features)
+
+
+def is_spconv(x: ActiveMap) -> bool:
+    """Whether these are rows of spconv's."""
+    return not isinstance(x, (MaskedMap, RowMap))
+
+
+def density(x: SparseConvTensor) -> float:
+    """Share of active cells; known on the host."""
+    return len(x.indices) / (x.batch_size * math.prod(x.spatial_shape))
+
+
+def to_masked(x: SparseConvTensor) -> MaskedMap:
+    """The same features as a dense map; differentiable."""
+    h, w = x.spatial_shape
+    place = x.indices.long().unbind(1)
+    mask = torch.zeros(x.batch_size, h, w, dtype=torch.bool, device=x.indices.device)
+    mask[place] = True
+    data = x.features.new_zeros(x.batch_size, h, w, x.features.shape[1])
+    data = data.index_put(place, x.features)
+    return MaskedMap(data.permute(0, 3, 1, 2), mask[:, None])
+
+
+def from_masked(x: MaskedMap, like: SparseConvTensor) -> SparseConvTensor:
+    """Features of a dense map as rows of spconv's, in the order of ``like``; differentiable."""
+    return like.replace_feature(x.data.permute(0, 2, 3, 1)[like.indices.long().unbind(1)])
 
 
 class _Conv3x3(nn.Module):

@@ -67,7 +67,7 @@ def winograd_conv(x: RowMap, weight: Tensor) -> RowMap:
     torch.mm(to_weight, taps.view(9, c * d), out=weights.view(36, c * d))
     results = tiles.view(6, 6, t)[1:5, 1:5].reshape(16, t).long()
     out = rows.new_empty(len(rows), d)
-    step = min(max(128, BLOCK // c), t)
+    step = max(1, min(max(128, BLOCK // c), t))
     one, two = (sites.buffer(name, (36 * step * max(c, d),), rows) for name in ('one', 'two'))
     for start in range(0, t, step):
         part = tiles[:, start:start + step]

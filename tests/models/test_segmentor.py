@@ -34,13 +34,13 @@ def test_predict_end_to_end(upsample, seg_logits):
     logits = low_logits(model, data['inputs'], upsample)
     mask = entropy(logits) > model.selector.threshold
     assert 0.05 < mask.float().mean() < 0.95
-    model.decode_head.extractor.engine = 'masked_dense'
+    model.decode_head.extractor.engine = 'dense'
     pixels = SparseMap.from_mask(data['inputs'], mask)
     refined = model.decode_head.classifier(model.decode_head.extractor(pixels))
     rows = logits.permute(0, 2, 3, 1)[mask]
     expected = logits.permute(0, 2, 3, 1).clone()
     expected[mask] = model.decode_head.ensembler(rows, refined)
-    model.decode_head.extractor.engine = 'sparse'
+    model.decode_head.extractor.engine = 'auto'
 
     for i, sample in enumerate(model.predict(**data)):
         classes = sample.pred_sem_seg.data.squeeze(0)

@@ -67,7 +67,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize('engine', ['sparse', 'masked_dense'])
+@pytest.mark.parametrize('engine', ['auto', 'sparse', 'dense'])
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('padding', [0, 1])
 @pytest.mark.parametrize(('kind', 'size'), [
@@ -90,6 +90,35 @@ def test_equals_the_dense_oracle(engine, training, padding, kind, size):
         assert max(errors) < 1e-5
 
 
+@pytest.mark.parametrize('engine', ['auto', 'sparse', 'dense'])
+@pytest.mark.parametrize('padding', [0, 1])
+@pytest.mark.parametrize(('kind', 'size'), [
+    ('boundary', (2, 97, 130)), ('full', (1, 96, 96)), ('random', (2, 96, 101)),
+    ('one_empty', (2, 97, 130))])
+@torch.no_grad()
+def test_inference_without_gradients_equals_the_dense_oracle(engine, padding, kind, size):
+    """On the CPU by gathers and, in wide levels, Winograd tiles: another way of computing."""
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 64, 128), down_padding=padding, engine=engine)).eval()
+    image, mask = torch.randn(size[0], 3, *size[1:]), masks(*size)[kind]
+    state = {k: v.double() for k, v in net.state_dict().items()}
+    expected = DenseUNet(state, 3, padding, False)(image.double(), mask[:, None].double())
+    found = net(SparseMap.from_mask(image, mask))
+    assert relative_error([found], [expected]) < 1e-5
+    found = net.double()(SparseMap.from_mask(image.double(), mask))
+    assert relative_error([found], [expected]) < 1e-12
+
+
+@torch.no_grad()
+def test_six_stages_without_gradients_equal_the_oracle():
+    torch.manual_seed(0)
+    net = randomize_norms(build()).eval()
+    image, mask = torch.randn(1, 3, 128, 160), boundary_mask(1, 128, 160)
+    state = {k: v.double() for k, v in net.state_dict().items()}
+    expected = DenseUNet(state, 6, 1, False)(image.double(), mask[:, None].double())
+    assert relative_error([net(SparseMap.from_mask(image, mask))], [expected]) < 1e-5
+
+
 @pytest.mark.parametrize('padding', [0, 1])
 def test_six_stages_at_full_width_equal_the_oracle(padding):
     torch.manual_seed(0)
@@ -99,7 +128,7 @@ def test_six_stages_at_full_width_equal_the_oracle(padding):
     assert max(errors) < 1e-5
 
 
-@pytest.mark.parametrize('engine', ['sparse', 'masked_dense'])
+@pytest.mark.parametrize('engine', ['auto', 'sparse', 'dense'])
 @pytest.mark.parametrize('padding', [0, 1])
 @pytest.mark.parametrize('where', [(0, 0), (17, 33), (63, 63)])
 def test_one_pixel(engine, padding, where):
@@ -117,7 +146,7 @@ def test_one_pixel(engine, padding, where):
     assert all(p.grad is not None for p in net.parameters())
 
 
-@pytest.mark.parametrize('engine', ['sparse', 'masked_dense'])
+@pytest.mark.parametrize('engine', ['auto', 'sparse', 'dense'])
 def test_no_pixel_gives_no_rows(engine):
     net = build(channels=(8, 12), engine=engine)
     out = net(SparseMap.from_mask(torch.randn(2, 3, 96, 96), torch.zeros(2, 96, 96).bool()))

@@ -77,7 +77,7 @@ def test_inference_by_dtype(padding, dtype, tolerance, kind, size):
     net = randomize_norms(build(channels=(16, 32, 64), down_padding=padding)).eval()
     pixels = SparseMap.from_mask(torch.randn(size[0], 3, *size[1:]), masks(*size)[kind])
     reference = copy.deepcopy(net).double()
-    reference.engine = 'masked_dense'
+    reference.engine = 'dense'
     expected = reference(pixels.replace_features(pixels.features.double()))
     found = OnCuda(net.to(dtype))(pixels)
     assert found.dtype == dtype

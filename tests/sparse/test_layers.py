@@ -36,20 +36,6 @@ def test_subm_conv(engine, size, share):
         torch.testing.assert_close(row, expected[tuple(index)], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(('size', 'share'), CASES)
-@torch.no_grad()
-def test_subm_conv_without_gradients(size, share):
-    """CPU inference gathers neighbors instead of calling spconv; twice, to use the kept table."""
-    pixels, convs = pixels_of(size, share), [SubMConv2d(4, 5, level=0), SubMConv2d(5, 3, level=0)]
-    x = pixels.to_spconv()
-    expected = as_pixels(pixels.features, pixels.indices)
-    for conv in convs:
-        x, expected = conv(x), loop_subm(expected, conv.weight)
-    assert not any(key.startswith('subm') for key in x.indice_dict), 'spconv was called'
-    for row, index in zip(x.features.double(), pixels.indices.tolist(), strict=True):
-        torch.testing.assert_close(row, expected[tuple(index)], atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize('padding', [0, 1])
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize(('size', 'share'), CASES)

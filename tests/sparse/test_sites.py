@@ -1,0 +1,122 @@
+"""Convolutions for CPU inference: tables against loops, results against loops and dense maps."""
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmsparse.sparse import DownConv2d, SparseMap, SubMConv2d, UpConv2d, gathered
+from mmsparse.sparse.sites import RowMap, Sites
+from mmsparse.sparse.winograd import squares, winograd_conv
+from tests.oracles import as_pixels, boundary_mask, loop_down, loop_subm, loop_up
+
+
+def case(batch, height, width, share, channels, seed=0, dtype=torch.float64):
+    """Rows of random pixels, and their numbers."""
+    g = torch.Generator().manual_seed(seed)
+    mask = torch.rand(batch, height, width, generator=g) < share
+    image = torch.randn(batch, channels, height, width, generator=g, dtype=dtype)
+    pixels = SparseMap.from_mask(image, mask)
+    return pixels, pixels.to_rows()
+
+
+def assert_rows(found, expected, indices, tolerance=1e-9):
+    """Rows against ``{(b, y, x): vector}``; the spare row is zero."""
+    assert not found.rows[-1].any()
+    for row, index in zip(found.features, indices.tolist(), strict=True):
+        torch.testing.assert_close(row.double(), expected[tuple(index)], atol=tolerance,
+                                   rtol=tolerance)
+
+
+sizes = dict(batch=st.integers(1, 2), height=st.integers(3, 14), width=st.integers(3, 14),
+             share=st.sampled_from([0.05, 0.4, 1.0]), seed=st.integers(0, 99))
+
+
+@settings(max_examples=25, deadline=None)
+@given(**sizes)
+def test_both_ways_of_a_submanifold_convolution_equal_loops(batch, height, width, share, seed):
+    pixels, x = case(batch, height, width, share, 3, seed)
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    expected = loop_subm(as_pixels(pixels.features, pixels.indices), weight)
+    assert_rows(winograd_conv(x, weight), expected, pixels.indices)
+    matrix = gathered.tap_matrix(weight).flatten(0, 1)
+    plain = x.replace_rows(gathered.gathered_product(x.rows, x.sites.neighbors, matrix))
+    assert_rows(plain, expected, pixels.indices)
+
+
+@settings(max_examples=25, deadline=None)
+@given(padding=st.integers(0, 1), **sizes)
+@torch.no_grad()
+def test_strided_convolution_and_its_inverse_equal_loops(padding, batch, height, width, share,
+                                                         seed):
+    pixels, x = case(batch, height, width, share, 3, seed)
+    down, up = DownConv2d(3, 4, 0, padding).double(), UpConv2d(4, 2, 0, padding).double()
+    if not down.has_output(x):
+        return
+    coarse = down(x)
+    expected = loop_down(as_pixels(pixels.features, pixels.indices), down.weight, (height, width),
+                         padding)
+    cells = coarse.sites.mask.nonzero()
+    assert {tuple(c) for c in cells.tolist()} == set(expected)
+    assert_rows(coarse, expected, cells)
+    fine = [tuple(i) for i in pixels.indices.tolist()]
+    assert_rows(up(coarse, x), loop_up(expected, up.weight, fine, padding), pixels.indices)
+
+
+@pytest.mark.parametrize('channels', [4, 96])
+@pytest.mark.parametrize('kind', ['boundary', 'full', 'one pixel', 'one image empty'])
+def test_winograd_at_size_in_float32(kind, channels):
+    """Several blocks, two threads, tiles over the border: against the gathered product."""
+    mask = boundary_mask(2, 97, 130)
+    if kind == 'full':
+        mask = torch.ones_like(mask)
+    elif kind == 'one pixel':
+        mask = torch.zeros_like(mask)
+        mask[1, 96, 129] = True
+    elif kind == 'one image empty':
+        mask[0] = False
+    x = SparseMap.from_mask(torch.randn(2, channels, 97, 130), mask).to_rows()
+    weight = torch.randn(channels, 3, 3, channels)
+    matrix = gathered.tap_matrix(weight).flatten(0, 1)
+    expected = gathered.gathered_product(x.rows.double(), x.sites.neighbors, matrix.double())
+    found = winograd_conv(x, weight)
+    assert (found.rows - expected).norm() / expected.norm() < 1e-5
+
+
+def test_winograd_matrices_are_exact_on_one_dimension():
+    """F(4, 3) of the six points 0, 1, -1, 2, -2, infinity equals the plain sums."""
+    to_input, to_weight, to_output = squares(torch.float64)
+    assert [m.shape for m in (to_input, to_weight, to_output)] == [(36, 36), (36, 9), (16, 36)]
+    d, g = torch.randn(6, 6, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
+    found = to_output @ ((to_weight @ g.flatten()) * (to_input @ d.flatten()))
+    expected = torch.nn.functional.conv2d(d[None, None], g[None, None]).flatten()
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_cheaper_way_is_taken(monkeypatch):
+    """Winograd where wide layers meet full tiles, gathers where pixels are few."""
+    taken = []
+    monkeypatch.setattr(gathered, 'winograd_conv', lambda x, w: taken.append('winograd') or x)
+    monkeypatch.setattr(gathered, 'gathered_product',
+                        lambda rows, *_: taken.append('gather') or rows)
+    for share, channels in ((1.0, 256), (0.02, 256), (0.3, 16)):
+        _, x = case(1, 64, 64, share, 1)
+        gathered.subm_conv(x, torch.zeros(channels, 3, 3, channels))
+    assert taken == ['winograd', 'gather', 'gather']
+
+
+def test_buffers_are_used_again_and_given_back():
+    sites = Sites(torch.ones(1, 8, 8, dtype=torch.bool))
+    like = torch.zeros(1)
+    first = sites.buffer('a', (4, 5), like)
+    assert sites.buffer('a', (2, 3), like).data_ptr() == first.data_ptr()
+    assert sites.buffer('a', (30,), like).data_ptr() != first.data_ptr()
+    assert sites.buffer('a', (5,), like.double()).dtype == torch.float64
+    sites.release()
+    assert not sites._buffers
+
+
+@torch.no_grad()
+def test_cpu_inference_needs_no_spconv():
+    pixels, x = case(2, 20, 21, 0.3, 4, dtype=torch.float32)
+    y = SubMConv2d(4, 5, level=0)(x)
+    assert isinstance(y, RowMap) and y.features.shape == (len(pixels), 5)

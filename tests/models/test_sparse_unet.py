@@ -109,6 +109,24 @@ def test_inference_without_gradients_equals_the_dense_oracle(engine, padding, ki
     assert relative_error([found], [expected]) < 1e-12
 
 
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('padding', [0, 1])
+def test_dense_below_a_full_level_equals_the_oracle(monkeypatch, padding, training):
+    """What `auto` does on CUDA, here on the CPU: rows above, a dense map from some level down."""
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 12, 16, 24), down_padding=padding)).double()
+    monkeypatch.setattr(net, '_dense_above', lambda sparse_map: 0.1)
+    image, mask = torch.randn(2, 3, 97, 130), boundary_mask(2, 97, 130)
+    switched = []
+    net.levels.below.down_norm.register_forward_hook(
+        lambda module, inputs, output: switched.append(type(output).__name__))
+    errors = compare(net.train(training), image.double(), mask, padding=padding, depth=4)
+    assert max(errors) < 1e-9 and switched == ['MaskedMap']
+    mask = torch.rand(2, 97, 130) < 0.002
+    compare(net, image.double(), mask, padding=padding, depth=4)
+    assert switched[1] == 'SparseConvTensor'
+
+
 @torch.no_grad()
 def test_six_stages_without_gradients_equal_the_oracle():
     torch.manual_seed(0)

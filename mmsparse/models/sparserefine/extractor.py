@@ -37,9 +37,9 @@ from mmsparse.sparse.layers import (
 )
 
 ENGINES = ('auto', 'sparse', 'dense')
-# Share of active cells above which a dense convolution on the whole map beats spconv's on rows:
-# measured on 2 CPU cores, 0.25 to 0.4 by channels; on CUDA not measured yet.
-DENSE_ABOVE = 0.35
+# Share of active cells above which, for inference on CUDA, a dense convolution on the whole map is
+# taken to beat spconv's on rows. A guess: not measured on a GPU yet.
+DENSE_ABOVE = 0.5
 
 
 class ResidualBlock(nn.Module):
@@ -122,10 +122,10 @@ class SparseUNet(BaseModule):
         down_padding: padding of the stride-2 convolutions. 1 (default) gives every pixel a
             parent and works on any grid; 0 is the index mapping of the paper's code.
         engine: how the same function is computed. ``'auto'`` (default): for inference on the CPU
-            by gathers and Winograd tiles, whichever costs less at a level; in training and on
-            CUDA by spconv on rows, and by dense convolutions at levels that are nearly full.
-            ``'sparse'``: by spconv at every level. ``'dense'``: by dense convolutions at every
-            level, without spconv.
+            by gathers and Winograd tiles, whichever costs less at a level; for inference on CUDA
+            by spconv on rows, and by dense convolutions below a level that is half full; in
+            training by spconv. ``'sparse'``: by spconv at every level. ``'dense'``: by dense
+            convolutions at every level, without spconv.
         init_cfg: as in mmengine.
 
     Raises:
@@ -186,9 +186,15 @@ class SparseUNet(BaseModule):
             return sparse_map.features.new_zeros(0, self.out_channels, dtype=dtype)
         with torch.autocast(sparse_map.features.device.type, enabled=False):
             sparse_map = sparse_map.replace_features(sparse_map.features.to(dtype))
-            dense_above = DENSE_ABOVE if self.engine == 'auto' else math.inf
-            x = self.levels(self.stem(self._start(sparse_map)), dense_above)
-            return rows_of(self.norm(x))
+            x = self.stem(self._start(sparse_map))
+            return rows_of(self.norm(self.levels(x, self._dense_above(sparse_map))))
+
+    def _dense_above(self, sparse_map: SparseMap) -> float:
+        """From which share of active cells on a level is computed densely."""
+        # In training the backward of spconv is as fast as that of dense convolutions even on full
+        # levels (2 CPU cores), and batch norm over the active cells of a dense map slower.
+        switch = self.engine == 'auto' and sparse_map.features.is_cuda and not self.training
+        return DENSE_ABOVE if switch else math.inf
 
     def _start(self, sparse_map: SparseMap) -> ActiveMap:
         """The pixels in the form that the engine computes on."""

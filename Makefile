@@ -10,7 +10,7 @@ VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 RUN := PYTHONPATH="$(CURDIR)" $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
-.PHONY: demo test nightly lint doctor install clean
+.PHONY: demo test nightly bench lint doctor install clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -21,6 +21,9 @@ test: install
 
 nightly: install
 	$(PYTEST) -m "slow or not slow" $(ARGS)
+
+bench: install
+	$(RUN) tools/bench.py $(ARGS)
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -178,3 +178,12 @@ def test_the_gpu_check_runs_where_it_can(root, tmp_path):
 def test_the_gpu_check_says_that_there_is_no_gpu(root, tmp_path):
     result = run(root, tmp_path, 'gpu_check')
     assert result.returncode == 1 and result.stderr.startswith('gpu_check.py: no CUDA device here')
+
+
+def test_bench_compares_the_engines(root, tmp_path):
+    """Small: the way to the figures, not the figures."""
+    result = run(root, tmp_path, 'bench', '--shape', 128, 256, '--stages', 5, '--iterations', 1)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / 'work_dirs/bench/summary.json').read_text())
+    assert found['unet_speedup_5'] > 0 and found['unet_memory_ratio'] > 0
+    assert found['unet_5']['difference'] < 1e-5 and found['unet_5_scene']['difference'] < 1e-5

@@ -19,13 +19,16 @@ BLOCK = 1 << 21  # floats of a block of gathered rows: 8 MB, about a last-level 
 MOVE = 15
 
 
-def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor) -> Tensor:
+def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, *, shift: Tensor | None = None,
+                     plus: Tensor | None = None) -> Tensor:
     """Rows that ``table`` names, side by side, times ``matrix``; no gradients.
 
     Args:
         rows: ``[N, C]``.
         table: int32 ``[M, k]``, row numbers.
         matrix: ``[k * C, D]``.
+        shift: ``[D]``, added before a ReLU; ``None`` for neither.
+        plus: ``[M + 1, D]``, added to the result.
 
     Returns:
         ``[M + 1, D]``, the last row zero.
@@ -39,7 +42,13 @@ def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor) -> Tensor:
         part = table[top:top + step]
         gathered = block[:part.numel()]
         torch.index_select(rows, 0, part.reshape(-1), out=gathered)
-        torch.mm(gathered.view(len(part), k * c), matrix, out=out[top:top + len(part)])
+        gathered, result = gathered.view(len(part), k * c), out[top:top + len(part)]
+        if plus is None:
+            torch.mm(gathered, matrix, out=result)
+        else:
+            torch.addmm(plus[top:top + len(part)], gathered, matrix, out=result)
+        if shift is not None:  # while the rows are in cache
+            result.add_(shift).relu_()
     return out
 
 
@@ -53,17 +62,22 @@ def tap_matrix(weight: Tensor) -> Tensor:
     return weight.permute(1, 2, 3, 0).reshape(9, weight.shape[3], weight.shape[0])
 
 
-def subm_conv(x: RowMap, weight: Tensor) -> RowMap:
+def subm_conv(x: RowMap, weight: Tensor, *, shift: Tensor | None = None,
+              plus: RowMap | None = None) -> RowMap:
     """3x3 convolution onto the same pixels, by whichever way costs less.
 
     Args:
         weight: ``[D, 3, 3, C]``.
+        shift: ``[D]``, added before a ReLU; ``None`` for neither.
+        plus: added to the result.
     """
     (d, _, _, c), sites = weight.shape, x.sites
+    rest = None if plus is None else plus.rows
     if winograd_cost(sites.tile_count, c, d, MOVE) < gathered_cost(sites, c, d):
-        return winograd_conv(x, weight)
+        return winograd_conv(x, weight, shift=shift, plus=rest)
     matrix = tap_matrix(weight).flatten(0, 1)
-    return x.replace_rows(gathered_product(x.rows, sites.neighbors, matrix))
+    return x.replace_rows(gathered_product(
+        x.rows, sites.neighbors, matrix, shift=shift, plus=rest))
 
 
 def down_conv(x: RowMap, weight: Tensor, padding: int) -> RowMap:

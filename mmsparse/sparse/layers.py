@@ -134,13 +134,23 @@ class _Conv3x3(nn.Module):
 class SubMConv2d(_Conv3x3):
     """3x3 convolution whose output lives on the input's pixels (submanifold)."""
 
-    def forward(self, x: ActiveMap) -> ActiveMap:
-        """``C`` to ``D`` channels, same pixels, same row order."""
-        if isinstance(x, MaskedMap):
-            return masked_dense.subm_conv(x, self.weight)
-        if isinstance(x, RowMap):
-            return gathered.subm_conv(x, self.weight)
-        return self._spconv(x, 'subm', subm=True)
+    def forward(self, x: ActiveMap, *, norm: ActiveBatchNorm | None = None,
+                plus: ActiveMap | None = None) -> ActiveMap:
+        """``C`` to ``D`` channels, same pixels, same row order.
+
+        Args:
+            x: the pixels.
+            norm: applied to the result.
+            plus: added to the result.
+        """
+        if isinstance(x, RowMap):  # where both cost no pass of their own
+            scale, shift = (None, None) if norm is None else norm.scale_and_shift()
+            weight = self.weight if norm is None else self.weight * scale[:, None, None, None]
+            return gathered.subm_conv(x, weight, shift=shift, plus=plus)
+        y = (masked_dense.subm_conv(x, self.weight) if isinstance(x, MaskedMap) else
+             self._spconv(x, 'subm', subm=True))
+        y = y if norm is None else norm(y)
+        return y if plus is None else add(y, plus)
 
 
 class DownConv2d(_Conv3x3):
@@ -218,6 +228,11 @@ class ActiveBatchNorm(nn.BatchNorm1d):
     In training one row has no variance; such a call uses the running statistics and leaves them
     as they are.
     """
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The two ``[C]`` that stand for the norm once it is trained."""
+        scale = self.weight / (self.running_var + self.eps).sqrt()
+        return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: ActiveMap) -> ActiveMap:
         """Same shape; ReLU in place on the normalized copy, never on the input."""

@@ -51,12 +51,15 @@ def winograd_cost(tiles: int, c: int, d: int, move: int) -> int:
     return tiles * per_tile + WRITE * 36 * c * d
 
 
-def winograd_conv(x: RowMap, weight: Tensor) -> RowMap:
+def winograd_conv(x: RowMap, weight: Tensor, *, shift: Tensor | None = None,
+                  plus: Tensor | None = None) -> RowMap:
     """Submanifold 3x3 convolution; no gradients.
 
     Args:
         x: features ``[N, C]``.
         weight: ``[D, 3, 3, C]``.
+        shift: ``[D]``, added before a ReLU; ``None`` for neither.
+        plus: ``[N + 1, D]``, added to the result.
     """
     rows, sites, tiles = x.rows, x.sites, x.sites.tiles
     (d, _, _, c), t = weight.shape, tiles.shape[1]
@@ -80,6 +83,11 @@ def winograd_conv(x: RowMap, weight: Tensor) -> RowMap:
         torch.bmm(transformed.view(36, k, c), weights, out=products)
         block = two[:16 * k * d].view(16, k * d)
         torch.mm(to_output, products.view(36, k * d), out=block)
-        out.index_copy_(0, results[:, start:start + step].reshape(-1), block.view(16 * k, d))
+        block = block.view(16 * k, d)
+        if shift is not None:  # while the block is in cache
+            block.add_(shift).relu_()
+        out.index_copy_(0, results[:, start:start + step].reshape(-1), block)
+    if plus is not None:
+        out += plus
     out[-1] = 0  # it took what no pixel wants
     return x.replace_rows(out)

@@ -13,9 +13,11 @@ from mmsparse.engine.benchmark import (
     peak_memory,
     precision_context,
     scene_batch,
+    thin_bands,
 )
 from mmsparse.engine.stages import StageClock
 from mmsparse.registry import MODELS
+from mmsparse.sparse import coarser
 from tests.models.tiny import batch, build_refine, segmentor_cfg
 
 STAGES = ['low-resolution pass', 'selection', 'gathering', 'U-Net', 'ensembling', 'write-back']
@@ -120,3 +122,9 @@ def test_precision():
     with pytest.raises(ValueError, match='fp16 needs a CUDA device, got cpu'), \
             precision_context([], 'fp16', torch.device('cpu')):
         pass
+
+
+def test_thin_bands_are_exact_and_thin():
+    mask = thin_bands((256, 384), 0.118)
+    assert mask.shape == (1, 256, 384) and mask.sum() == round(0.118 * 256 * 384)
+    assert coarser(mask, 1).float().mean() > 0.2, 'they fill the next level twice as much'

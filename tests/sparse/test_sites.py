@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsparse.sparse import DownConv2d, SparseMap, SubMConv2d, UpConv2d, gathered
+from mmsparse.sparse import ActiveBatchNorm, DownConv2d, SparseMap, SubMConv2d, UpConv2d, gathered
 from mmsparse.sparse.sites import RowMap, Sites
 from mmsparse.sparse.winograd import squares, winograd_conv
 from tests.oracles import as_pixels, boundary_mask, loop_down, loop_subm, loop_up
@@ -41,6 +41,26 @@ def test_both_ways_of_a_submanifold_convolution_equal_loops(batch, height, width
     matrix = gathered.tap_matrix(weight).flatten(0, 1)
     plain = x.replace_rows(gathered.gathered_product(x.rows, x.sites.neighbors, matrix))
     assert_rows(plain, expected, pixels.indices)
+
+
+@pytest.mark.parametrize('way', ['winograd', 'gather'])
+@pytest.mark.parametrize('size', [(40, 50), (97, 130)])
+@torch.no_grad()
+def test_norm_and_sum_within_the_convolution(monkeypatch, way, size):
+    """A folded norm, a ReLU and an addend give what the layers give one after the other."""
+    monkeypatch.setattr(gathered, 'winograd_cost', lambda *_: 0 if way == 'winograd' else 1 << 60)
+    pixels, x = case(2, *size, 0.5, 6)
+    conv, norm = SubMConv2d(6, 7, level=0).double(), ActiveBatchNorm(7).double().eval()
+    for value in (norm.weight.data, norm.bias.data, norm.running_mean):
+        value.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    plus = x.replace_rows(torch.nn.functional.pad(torch.randn(len(pixels), 7), (0, 0, 0, 1))
+                          .double())
+    plain = norm(conv(x))
+    torch.testing.assert_close(conv(x, norm=norm).rows, plain.rows)
+    torch.testing.assert_close(conv(x, plus=plus).rows, conv(x).rows + plus.rows)
+    dense = conv(pixels.to_masked(), norm=norm)  # the same arguments on another kind of map
+    torch.testing.assert_close(dense.rows(), plain.features)
 
 
 @settings(max_examples=25, deadline=None)
@@ -95,9 +115,9 @@ def test_winograd_matrices_are_exact_on_one_dimension():
 def test_the_cheaper_way_is_taken(monkeypatch):
     """Winograd where wide layers meet full tiles, gathers where pixels are few."""
     taken = []
-    monkeypatch.setattr(gathered, 'winograd_conv', lambda x, w: taken.append('winograd') or x)
+    monkeypatch.setattr(gathered, 'winograd_conv', lambda x, w, **_: taken.append('winograd') or x)
     monkeypatch.setattr(gathered, 'gathered_product',
-                        lambda rows, *_: taken.append('gather') or rows)
+                        lambda rows, *_, **__: taken.append('gather') or rows)
     for share, channels in ((1.0, 256), (0.02, 256), (0.3, 16)):
         _, x = case(1, 64, 64, share, 1)
         gathered.subm_conv(x, torch.zeros(channels, 3, 3, channels))

@@ -26,7 +26,6 @@ from mmsparse.sparse import (
 )
 from mmsparse.sparse.layers import (
     ActiveMap,
-    add,
     concat,
     density,
     from_masked,
@@ -60,8 +59,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: ActiveMap) -> ActiveMap:
         """``in_channels`` to ``out_channels``, same pixels."""
-        main = self.conv2(self.norm2(self.conv1(self.norm1(x))))
-        return add(main, self.shortcut(x))
+        main = self.conv1(self.norm1(x), norm=self.norm2)
+        return self.conv2(main, plus=self.shortcut(x))
 
 
 class UNetLevel(nn.Module):

@@ -75,13 +75,7 @@ def density(x: SparseConvTensor) -> float:
 
 def to_masked(x: SparseConvTensor) -> MaskedMap:
     """The same features as a dense map; differentiable."""
-    h, w = x.spatial_shape
-    place = x.indices.long().unbind(1)
-    mask = torch.zeros(x.batch_size, h, w, dtype=torch.bool, device=x.indices.device)
-    mask[place] = True
-    data = x.features.new_zeros(x.batch_size, h, w, x.features.shape[1])
-    data = data.index_put(place, x.features)
-    return MaskedMap(data.permute(0, 3, 1, 2), mask[:, None])
+    return masked_dense.masked_map(x.features, x.indices, x.spatial_shape, x.batch_size)
 
 
 def from_masked(x: MaskedMap, like: SparseConvTensor) -> SparseConvTensor:

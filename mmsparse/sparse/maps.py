@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmsparse.compat import find_spconv
 
-from .masked_dense import MaskedMap
+from .masked_dense import MaskedMap, masked_map
 from .sites import RowMap, Sites
 
 if TYPE_CHECKING:
@@ -131,14 +131,7 @@ class SparseMap:
 
     def to_masked(self) -> MaskedMap:
         """The same features as a dense map, for :mod:`mmsparse.sparse.masked_dense`."""
-        h, w = self.spatial_shape
-        mask = self.indices.new_zeros((self.batch_size, h, w), dtype=torch.bool)
-        b, y, x = self.indices.long().unbind(1)
-        mask[b, y, x] = True
-        # index_put is differentiable in its values, so gradients reach `features`.
-        rows = self.features.new_zeros(self.batch_size, h, w, self.features.shape[1])
-        dense = rows.index_put((b, y, x), self.features)
-        return MaskedMap(dense.permute(0, 3, 1, 2), mask[:, None])
+        return masked_map(self.features, self.indices, self.spatial_shape, self.batch_size)
 
     def to_rows(self) -> RowMap:
         """The same features for inference on the CPU, without gradients."""

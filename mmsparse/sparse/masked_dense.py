@@ -9,6 +9,7 @@ CVPR 2018): everything outside the mask is exactly zero before and after each la
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,24 @@ class MaskedMap:
         data = rows.new_zeros(b, h, w, rows.shape[1])
         data = data.index_put((self.mask[:, 0],), rows)
         return MaskedMap(data.permute(0, 3, 1, 2), self.mask)
+
+
+def masked_map(features: Tensor, indices: Tensor, spatial_shape: Sequence[int],
+               batch_size: int) -> MaskedMap:
+    """Rows as a dense map; differentiable in the features.
+
+    Args:
+        features: ``[N, C]``.
+        indices: int ``[N, 3]``, ``(image, y, x)``, in any order.
+        spatial_shape: ``(H, W)``.
+        batch_size: ``B``.
+    """
+    place = indices.long().unbind(1)
+    mask = torch.zeros(batch_size, *spatial_shape, dtype=torch.bool, device=indices.device)
+    mask[place] = True
+    # index_put is differentiable in its values, so gradients reach `features`.
+    data = features.new_zeros(batch_size, *spatial_shape, features.shape[1])
+    return MaskedMap(data.index_put(place, features).permute(0, 3, 1, 2), mask[:, None])
 
 
 def subm_conv(x: MaskedMap, weight: Tensor) -> MaskedMap:

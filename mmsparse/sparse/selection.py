@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 
 
+def logits_of(probabilities: Tensor) -> Tensor:
+    """Probabilities that need not sum to one as logits: clipped at 1e-10, their logarithm.
+
+    What SparseRefine's released code does with the scores of a Mask2Former; a softmax then
+    renormalizes them.
+    """
+    return probabilities.clamp(min=1e-10).log()
+
+
 def entropy(logits: Tensor, dim: int = 1) -> Tensor:
     r"""Entropy of the softmax, in nats.
 

@@ -98,6 +98,12 @@ class Sites:
         return self.look_up(image, y * TILE, x * TILE,
                             [(dy, dx) for dy in around for dx in around]).T.contiguous()
 
+    @cached_property
+    def tile_rows(self) -> Tensor:
+        """The 4x4 pixels of every tile, int64 ``[16, T]``."""
+        tiles = self.tiles
+        return tiles.view(6, 6, tiles.shape[1])[1:5, 1:5].reshape(16, tiles.shape[1]).long()
+
     def coarse(self, padding: int) -> Sites:
         """The level below, after a 3x3 convolution of stride 2."""
         if padding not in self._coarse:

@@ -68,7 +68,6 @@ def winograd_conv(x: RowMap, weight: Tensor, *, shift: Tensor | None = None,
     taps.copy_(weight.permute(1, 2, 3, 0))
     weights = sites.buffer('weights', (36, c, d), rows)
     torch.mm(to_weight, taps.view(9, c * d), out=weights.view(36, c * d))
-    results = tiles.view(6, 6, t)[1:5, 1:5].reshape(16, t).long()
     out = rows.new_empty(len(rows), d)
     step = max(1, min(max(128, BLOCK // c), t))
     one, two = (sites.buffer(name, (36 * step * max(c, d),), rows) for name in ('one', 'two'))
@@ -86,7 +85,7 @@ def winograd_conv(x: RowMap, weight: Tensor, *, shift: Tensor | None = None,
         block = block.view(16 * k, d)
         if shift is not None:  # while the block is in cache
             block.add_(shift).relu_()
-        out.index_copy_(0, results[:, start:start + step].reshape(-1), block)
+        out.index_copy_(0, sites.tile_rows[:, start:start + step].reshape(-1), block)
     if plus is not None:
         out += plus
     out[-1] = 0  # it took what no pixel wants

@@ -19,6 +19,7 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 
 from mmsparse.registry import TRANSFORMS
+from mmsparse.sparse import logits_of
 
 INDEX = 'low_res_index'
 
@@ -109,7 +110,7 @@ class LoadLRLogits(BaseTransform):
             raise ValueError(f'{path} must hold floats [K, h, w], got {scores.dtype} '
                              f'{list(scores.shape)}')
         logits = torch.from_numpy(scores.astype(np.float32))
-        results['low_res_logits'] = logits.clamp(min=1e-10).log() if self.probabilities else logits
+        results['low_res_logits'] = logits_of(logits) if self.probabilities else logits
         track_low_res(results, scores.shape[1:])
         return results
 

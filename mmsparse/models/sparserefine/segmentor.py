@@ -17,7 +17,7 @@ from mmseg.utils import add_prefix
 from torch import Tensor
 
 from mmsparse.registry import MODELS
-from mmsparse.sparse import SparseMap
+from mmsparse.sparse import SparseMap, logits_of
 
 from .geometry import stack_padded, store_maps, unpadded_size, valid_mask
 from .upsampled import MODES, IndexedLogits, UpsampledLogits, classes_of
@@ -252,7 +252,7 @@ class SparseRefineSegmentor(BaseSegmentor):
             clean = torch.stack([s.low_res_img.data for s in data_samples])
             scores = self.low_scores(self.normalize(clean))
             if self.probabilities:
-                scores = scores.clamp(min=1e-10).log()
+                scores = logits_of(scores)
         return IndexedLogits(scores, index, threshold=self.threshold)
 
     def low_logits(self, inputs: Tensor, data_samples: list[SegDataSample]) -> UpsampledLogits:

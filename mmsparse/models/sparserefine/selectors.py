@@ -84,16 +84,18 @@ class Selector(BaseModule):
         """Pixels whose score exceeds the threshold, bool ``[B, H, W]``."""
         return self.score(image, logits) > self.threshold
 
-    def budget(self, valid: Tensor) -> Tensor | None:
+    def budget(self, mask: Tensor, valid: Tensor | None) -> Tensor | None:
         """Pixels that may be kept, int64 ``[B]``; ``None`` is any number.
 
         Args:
-            valid: bool ``[B, H, W]``, false on padding.
+            mask: bool ``[B, H, W]``, for its shape.
+            valid: bool ``[B, H, W]``, false on padding; ``None`` means there is none.
         """
         limits = []
         if self.max_points is not None:
-            limits.append(torch.full((len(valid),), self.max_points, device=valid.device))
+            limits.append(torch.full((len(mask),), self.max_points, device=mask.device))
         if self.max_density is not None:
+            valid = torch.ones_like(mask) if valid is None else valid
             limits.append((valid.flatten(1).sum(1) * self.max_density).long())
         return torch.stack(limits).amin(0) if limits else None
 
@@ -110,10 +112,9 @@ class Selector(BaseModule):
             valid: bool ``[B, H, W]``, false on padding; ``None`` means there is none.
         """
         mask = self.above(image, logits)
-        if valid is None:
-            valid = torch.ones_like(mask)
-        mask &= valid
-        budget = self.budget(valid)
+        if valid is not None:
+            mask &= valid
+        budget = self.budget(mask, valid)
         fill = self.training and self.min_points > 0
         if budget is None and not fill:
             return Selection(mask)

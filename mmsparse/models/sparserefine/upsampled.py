@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmsparse.sparse import entropy
+from mmsparse.sparse import entropy, logits_of
 
 MODES = ('nearest', 'bilinear')
 
@@ -89,7 +89,7 @@ class UpsampledLogits:
         return first, (first + 1).clamp(max=n - 1), (position - first).clamp(max=1)
 
     def _to_logits(self, scores: Tensor) -> Tensor:
-        return scores.clamp(min=1e-10).log() if self.probabilities else scores
+        return logits_of(scores) if self.probabilities else scores
 
     def _bands(self) -> Iterator[tuple[int, Tensor]]:
         """Bilinear logits in bands of rows: ``(top, [B, K, rows, W])``."""

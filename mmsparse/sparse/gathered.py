@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .sites import RowMap, Sites
-from .winograd import winograd_conv, winograd_cost
+from .winograd import TRANSPOSED, winograd_conv, winograd_cost
 
 BLOCK = 1 << 21  # floats of a block of gathered rows: 8 MB, about a last-level cache
 # What moving one float costs, in multiply-accumulates of a matrix product: measured on 2 cores.
@@ -57,25 +57,38 @@ def gathered_cost(sites: Sites, c: int, d: int) -> int:
     return 9 * len(sites) * c * (d + MOVE)
 
 
-def tap_matrix(weight: Tensor) -> Tensor:
-    """A convolution weight ``[D, 3, 3, C]`` as ``[9, C, D]``, taps in raster order."""
-    return weight.permute(1, 2, 3, 0).reshape(9, weight.shape[3], weight.shape[0])
+def tap_matrix(weight: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Taps of a convolution as a matrix for :func:`gathered_product`.
+
+    Args:
+        weight: ``[D, ..., C]``.
+        scale: ``[D]``, a factor; ``None`` for none.
+
+    Returns:
+        ``[k * C, D]``, taps in their order.
+    """
+    rows = weight.reshape(len(weight), -1)
+    if scale is not None:
+        rows = rows * scale[:, None]
+    # A product with the transposed view is a little slower, a copy of a large weight much slower.
+    return rows.T.contiguous() if rows.numel() <= 9 * TRANSPOSED else rows.T
 
 
-def subm_conv(x: RowMap, weight: Tensor, *, shift: Tensor | None = None,
-              plus: RowMap | None = None) -> RowMap:
+def subm_conv(x: RowMap, weight: Tensor, *, scale: Tensor | None = None,
+              shift: Tensor | None = None, plus: RowMap | None = None) -> RowMap:
     """3x3 convolution onto the same pixels, by whichever way costs less.
 
     Args:
         weight: ``[D, 3, 3, C]``.
+        scale: ``[D]``, a factor; ``None`` for none.
         shift: ``[D]``, added before a ReLU; ``None`` for neither.
         plus: added to the result.
     """
     (d, _, _, c), sites = weight.shape, x.sites
     rest = None if plus is None else plus.rows
     if winograd_cost(sites.tile_count, c, d, MOVE) < gathered_cost(sites, c, d):
-        return winograd_conv(x, weight, shift=shift, plus=rest)
-    matrix = tap_matrix(weight).flatten(0, 1)
+        return winograd_conv(x, weight, scale=scale, shift=shift, plus=rest)
+    matrix = tap_matrix(weight, scale)
     return x.replace_rows(gathered_product(
         x.rows, sites.neighbors, matrix, shift=shift, plus=rest))
 
@@ -86,8 +99,7 @@ def down_conv(x: RowMap, weight: Tensor, padding: int) -> RowMap:
     Args:
         weight: ``[D, 3, 3, C]``.
     """
-    matrix = tap_matrix(weight).flatten(0, 1)
-    return RowMap(gathered_product(x.rows, x.sites.read_by(padding), matrix),
+    return RowMap(gathered_product(x.rows, x.sites.read_by(padding), tap_matrix(weight)),
                   x.sites.coarse(padding))
 
 
@@ -99,12 +111,12 @@ def up_conv(x: RowMap, weight: Tensor, padding: int, fine: Sites) -> RowMap:
         fine: the pixels, whose ``coarse(padding)`` are those of ``x``, which gives its buffers
             back.
     """
-    matrix = tap_matrix(weight)
+    taps_of = weight.flatten(1, 2)
     out = x.rows.new_empty(len(fine) + 1, weight.shape[0])
     out[-1] = 0
     for pixels, table, taps in fine.readers(padding):
         if len(pixels):
-            part = gathered_product(x.rows, table, matrix[taps].flatten(0, 1))
+            part = gathered_product(x.rows, table, tap_matrix(taps_of[:, taps]))
             out.index_copy_(0, pixels, part[:-1])
     x.sites.release()
     return RowMap(out, fine)

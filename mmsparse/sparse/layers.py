@@ -139,8 +139,7 @@ class SubMConv2d(_Conv3x3):
         """
         if isinstance(x, RowMap):  # where both cost no pass of their own
             scale, shift = (None, None) if norm is None else norm.scale_and_shift()
-            weight = self.weight if norm is None else self.weight * scale[:, None, None, None]
-            return gathered.subm_conv(x, weight, shift=shift, plus=plus)
+            return gathered.subm_conv(x, self.weight, scale=scale, shift=shift, plus=plus)
         y = (masked_dense.subm_conv(x, self.weight) if isinstance(x, MaskedMap) else
              self._spconv(x, 'subm', subm=True))
         y = y if norm is None else norm(y)

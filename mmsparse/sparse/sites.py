@@ -92,17 +92,16 @@ class Sites:
 
     @cached_property
     def tiles(self) -> Tensor:
-        """The 6x6 pixels that a 3x3 convolution reads for every tile, ``[36, T]``."""
+        """The 6x6 pixels that a 3x3 convolution reads for every tile, ``[T, 36]``."""
         image, y, x = self.tile_mask.nonzero().unbind(1)
         around = range(-1, TILE + 1)
         return self.look_up(image, y * TILE, x * TILE,
-                            [(dy, dx) for dy in around for dx in around]).T.contiguous()
+                            [(dy, dx) for dy in around for dx in around])
 
     @cached_property
     def tile_rows(self) -> Tensor:
         """The 4x4 pixels of every tile, int64 ``[16, T]``."""
-        tiles = self.tiles
-        return tiles.view(6, 6, tiles.shape[1])[1:5, 1:5].reshape(16, tiles.shape[1]).long()
+        return self.tiles.view(-1, 6, 6)[:, 1:5, 1:5].flatten(1).T.contiguous().long()
 
     def coarse(self, padding: int) -> Sites:
         """The level below, after a 3x3 convolution of stride 2."""

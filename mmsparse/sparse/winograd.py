@@ -17,7 +17,7 @@ import functools
 import torch
 from torch import Tensor
 
-from .sites import RowMap
+from .sites import RowMap, Sites
 
 INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
          [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
@@ -27,6 +27,7 @@ OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -
 
 # Of a block of transformed tiles; more rows make the products efficient, fewer stay in cache.
 BLOCK = 1 << 15
+TRANSPOSED = 1 << 18  # weights per tap up to which they are transposed
 # Per value, in multiply-accumulates of a large matrix product, measured on 2 cores: a transform
 # runs at a third of its rate, and a transformed weight is written to memory.
 TRANSFORM, WRITE = 3, 80
@@ -51,35 +52,33 @@ def winograd_cost(tiles: int, c: int, d: int, move: int) -> int:
     return tiles * per_tile + WRITE * 36 * c * d
 
 
-def winograd_conv(x: RowMap, weight: Tensor, *, shift: Tensor | None = None,
-                  plus: Tensor | None = None) -> RowMap:
+def winograd_conv(x: RowMap, weight: Tensor, *, scale: Tensor | None = None,
+                  shift: Tensor | None = None, plus: Tensor | None = None) -> RowMap:
     """Submanifold 3x3 convolution; no gradients.
 
     Args:
         x: features ``[N, C]``.
         weight: ``[D, 3, 3, C]``.
+        scale: ``[D]``, a factor; ``None`` for none.
         shift: ``[D]``, added before a ReLU; ``None`` for neither.
         plus: ``[N + 1, D]``, added to the result.
     """
     rows, sites, tiles = x.rows, x.sites, x.sites.tiles
-    (d, _, _, c), t = weight.shape, tiles.shape[1]
-    to_input, to_weight, to_output = squares(rows.dtype)
-    taps = sites.buffer('taps', (3, 3, c, d), rows)
-    taps.copy_(weight.permute(1, 2, 3, 0))
-    weights = sites.buffer('weights', (36, c, d), rows)
-    torch.mm(to_weight, taps.view(9, c * d), out=weights.view(36, c * d))
+    (d, _, _, c), t = weight.shape, len(tiles)
+    to_input, _, to_output = squares(rows.dtype)
+    weights = transformed_weight(weight, scale, sites)
     out = rows.new_empty(len(rows), d)
     step = max(1, min(max(128, BLOCK // c), t))
     one, two = (sites.buffer(name, (36 * step * max(c, d),), rows) for name in ('one', 'two'))
     for start in range(0, t, step):
-        part = tiles[:, start:start + step]
-        k = part.shape[1]
+        part = tiles[start:start + step]
+        k = len(part)
         gathered = one[:36 * k * c]
-        torch.index_select(rows, 0, part.reshape(-1), out=gathered.view(36 * k, c))
-        transformed = two[:36 * k * c].view(36, k * c)
-        torch.mm(to_input, gathered.view(36, k * c), out=transformed)
+        torch.index_select(rows, 0, part.view(-1), out=gathered.view(36 * k, c))
+        transformed = two[:36 * k * c].view(k, 36, c)
+        torch.bmm(to_input.expand(k, 36, 36), gathered.view(k, 36, c), out=transformed)
         products = one[:36 * k * d].view(36, k, d)
-        torch.bmm(transformed.view(36, k, c), weights, out=products)
+        torch.bmm(transformed.transpose(0, 1), weights, out=products)
         block = two[:16 * k * d].view(16, k * d)
         torch.mm(to_output, products.view(36, k * d), out=block)
         block = block.view(16 * k, d)
@@ -90,3 +89,20 @@ def winograd_conv(x: RowMap, weight: Tensor, *, shift: Tensor | None = None,
         out += plus
     out[-1] = 0  # it took what no pixel wants
     return x.replace_rows(out)
+
+
+def transformed_weight(weight: Tensor, scale: Tensor | None, sites: Sites) -> Tensor:
+    """A weight ``[D, 3, 3, C]`` times ``scale [D]`` in the transform's domain, ``[36, C, D]``."""
+    d, _, _, c = weight.shape
+    # Matrix products run faster on [C, D], but to transpose a weight beyond the cache costs more.
+    transpose = c * d <= TRANSPOSED
+    shape = (c, d) if transpose else (d, c)
+    source = weight.permute(1, 2, 3, 0) if transpose else weight.permute(1, 2, 0, 3)
+    taps = sites.buffer('taps', (3, 3, *shape), weight)
+    if scale is None:
+        taps.copy_(source)
+    else:
+        torch.mul(source, scale if transpose else scale[:, None], out=taps)
+    weights = sites.buffer('weights', (36, *shape), weight)
+    torch.mm(squares(weight.dtype)[1], taps.view(9, c * d), out=weights.view(36, c * d))
+    return weights if transpose else weights.transpose(1, 2)

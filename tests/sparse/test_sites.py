@@ -38,7 +38,7 @@ def test_both_ways_of_a_submanifold_convolution_equal_loops(batch, height, width
     weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
     expected = loop_subm(as_pixels(pixels.features, pixels.indices), weight)
     assert_rows(winograd_conv(x, weight), expected, pixels.indices)
-    matrix = gathered.tap_matrix(weight).flatten(0, 1)
+    matrix = gathered.tap_matrix(weight)
     plain = x.replace_rows(gathered.gathered_product(x.rows, x.sites.neighbors, matrix))
     assert_rows(plain, expected, pixels.indices)
 
@@ -96,7 +96,7 @@ def test_winograd_at_size_in_float32(kind, channels):
         mask[0] = False
     x = SparseMap.from_mask(torch.randn(2, channels, 97, 130), mask).to_rows()
     weight = torch.randn(channels, 3, 3, channels)
-    matrix = gathered.tap_matrix(weight).flatten(0, 1)
+    matrix = gathered.tap_matrix(weight)
     expected = gathered.gathered_product(x.rows.double(), x.sites.neighbors, matrix.double())
     found = winograd_conv(x, weight)
     assert (found.rows - expected).norm() / expected.norm() < 1e-5

@@ -7,13 +7,13 @@ from mmseg.structures import SegDataSample
 
 import mmsparse  # noqa: F401
 from mmsparse.engine.benchmark import (
-    boundary_mask,
     forced_selection,
     load_model,
-    peak_memory,
     predict_time,
     scene_batch,
+    thin_bands,
 )
+from mmsparse.engine.machine import peak_memory
 
 CONFIG = 'configs/sparserefine/sparserefine_fcn-hr16s_1xb1-400_scenes-1024x2048.py'
 SLIDE = dict(mode='slide', crop_size=(1024, 1024), stride=(768, 768), seg_logits=False)
@@ -24,10 +24,10 @@ def main() -> None:
     """Measure the low-resolution pass alone, then the whole prediction."""
     cpu = torch.device('cpu')
     model = load_model(CONFIG, None, cpu, {'model.test_cfg': dict(_delete_=True, **SLIDE)})
-    images, labels = scene_batch(1, SIZE)
+    images = scene_batch(1, SIZE)
     sample = SegDataSample(metainfo=dict(ori_shape=SIZE, img_shape=SIZE, pad_shape=SIZE))
     batch = model.data_preprocessor(dict(inputs=list(images), data_samples=[sample]), False)
-    mask = torch.from_numpy(boundary_mask(labels[0], 0.118))[None]
+    mask = thin_bands(SIZE, 0.118)
     del images
     with torch.no_grad():
         model.low_resolution(batch['inputs'][..., :128, :128])  # what is allocated once

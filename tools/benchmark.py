@@ -36,6 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--density', type=float,
                         help='refine this share of the pixels, in thin bands, whatever the '
                              'selector chooses')
+    parser.add_argument('--fuse', action='store_true',
+                        help='fold batch norms into convolutions and use channels last')
     parser.add_argument('--iterations', type=int, default=20, help='timed passes of each model')
     parser.add_argument('--warmup', type=int, default=3, help='passes before them')
     parser.add_argument('--device', help='default: a GPU if there is one')
@@ -95,7 +97,9 @@ def main() -> None:
 
     import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine import progress_display
-    from mmsparse.engine.benchmark import benchmark, load_model, machine
+    from mmsparse.engine.benchmark import benchmark, load_model
+    from mmsparse.engine.fusion import fuse_for_inference
+    from mmsparse.engine.machine import machine
 
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if device.type != 'cuda' and 'fp16' in args.precision:
@@ -105,6 +109,8 @@ def main() -> None:
               for config, checkpoint in zip(args.configs, checkpoints, strict=True)}
     if len(models) < len(args.configs):
         stop('two of the configs have the same file name')
+    if args.fuse:
+        models = {name: fuse_for_inference(model) for name, model in models.items()}
     refining = [name for name, model in models.items() if hasattr(model, 'selector')]
     densities = {} if args.density is None else dict.fromkeys(refining, args.density)
     rows = []
@@ -127,7 +133,7 @@ def main() -> None:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         summary = dict(machine=facts, shape=list(args.shape), iterations=args.iterations,
-                       random_weights=not args.checkpoints, results=[r.as_dict() for r in rows])
+                       fused=args.fuse, random_weights=not args.checkpoints, results=[r.as_dict() for r in rows])
         args.out.write_text(json.dumps(summary, indent=2) + '\n')
 
 

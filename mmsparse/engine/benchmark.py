@@ -5,16 +5,12 @@ Letters: ``B`` images, ``H, W`` size, ``M`` selected pixels.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -25,9 +21,10 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmsparse.compat import sparse_engine
 from mmsparse.datasets.scenes import render_scene
+from mmsparse.sparse import SparseMap
 
+from .machine import peak_memory
 from .stages import StageClock, synchronize
 
 PRECISIONS = ('fp32', 'fp16')
@@ -44,7 +41,8 @@ class Measurement:
         milliseconds: median time per image of a whole ``predict``.
         p95: 95th percentile of the same.
         stages: median milliseconds per image by stage, each with the device synchronized, so that
-            they add up to somewhat more than the total; empty for a model without stages.
+            they add up to somewhat more than the total, and ``'other'``, the time between them;
+            empty for a model without stages.
         density: share of refined pixels; ``None`` for a model without refinement.
         gmacs: multiply-accumulates per image in 10^9; of sparse layers by pairs of active pixels.
         peak_mib: highest memory during one ``predict`` above that before it, in MiB.
@@ -77,49 +75,33 @@ def load_model(config: str, checkpoint: str | None, device: torch.device,
     return model.to(device).eval()
 
 
-def boundary_mask(label: np.ndarray, density: float) -> np.ndarray:
-    """The pixels nearest to a class boundary, as many as make up the density.
+def thin_bands(size: tuple[int, int], density: float, batch_size: int = 1, spacing: int = 40
+               ) -> Tensor:
+    """Winding bands, bool ``[B, H, W]`` with exactly ``round(density H W)`` pixels an image.
 
-    Thin bands, as the entropy of a real segmentor selects them.
+    Where a smooth random field is nearest to zero, as a segmentor is uncertain between classes.
+    With the default spacing 11.8 % of 1024 x 2048 fill 17, 27, 47, 79 and 99 % of the coarser
+    levels of a U-Net.
 
     Args:
-        label: classes ``[H, W]``.
+        size: ``(H, W)``.
         density: share of the pixels, in ``(0, 1]``.
-
-    Returns:
-        bool ``[H, W]`` with exactly ``round(density * H * W)`` pixels.
-    """
-    edge = np.zeros(label.shape, bool)
-    edge[:, 1:] |= label[:, 1:] != label[:, :-1]
-    edge[1:] |= label[1:] != label[:-1]
-    distance = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    order = np.argsort(distance, axis=None, kind='stable')
-    mask = np.zeros(label.size, bool)
-    mask[order[:round(density * label.size)]] = True
-    return mask.reshape(label.shape)
-
-
-def thin_bands(size: tuple[int, int], density: float, seed: int = 0) -> Tensor:
-    """Winding bands a few pixels wide, bool ``[1, H, W]`` with exactly ``round(density H W)`` set.
-
-    Where a smooth random field is nearest to zero. Such bands fill the coarse levels of a U-Net
-    (at 11.8 % of 1024 x 2048: 24, 48, 84 and 100 % of the next four), as those of a real
-    segmentor do; :func:`boundary_mask` on built-in scenes gives fewer and wider ones.
+        batch_size: ``B``; every image has bands of its own.
+        spacing: pixels between the field's random values; less gives more and thinner bands.
     """
     height, width = size
-    noise = torch.randn(1, 1, -(-height // 16), -(-width // 16),
-                        generator=torch.Generator().manual_seed(seed))
-    field = torch.nn.functional.interpolate(noise, size=size, mode='bicubic')[0, 0].abs()
-    mask = torch.zeros(height * width, dtype=torch.bool)
-    mask[field.flatten().argsort(stable=True)[:round(density * height * width)]] = True
-    return mask.view(1, height, width)
+    noise = torch.randn(batch_size, 1, -(-height // spacing), -(-width // spacing),
+                        generator=torch.Generator().manual_seed(0))
+    field = torch.nn.functional.interpolate(noise, size=size, mode='bicubic').abs()
+    nearest = field.flatten(1).argsort(dim=1, stable=True)[:, :round(density * height * width)]
+    mask = torch.zeros(batch_size, height * width, dtype=torch.bool)
+    return mask.scatter_(1, nearest, True).view(batch_size, height, width)
 
 
-def scene_batch(batch_size: int, size: tuple[int, int]) -> tuple[Tensor, list[np.ndarray]]:
-    """Built-in scenes as uint8 ``[B, 3, H, W]``, and their labels."""
-    scenes = [render_scene(index, size) for index in range(batch_size)]
-    images = np.stack([image.transpose(2, 0, 1) for image, _ in scenes])
-    return torch.from_numpy(images), [label for _, label in scenes]
+def scene_batch(batch_size: int, size: tuple[int, int]) -> Tensor:
+    """Built-in scenes as uint8 ``[B, 3, H, W]``."""
+    scenes = [render_scene(index, size)[0] for index in range(batch_size)]
+    return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in scenes]))
 
 
 @contextlib.contextmanager
@@ -196,26 +178,26 @@ def benchmark(models: dict[str, nn.Module],
         size: ``(H, W)`` of the images.
         batch_size: ``B``.
         precision: ``'fp32'`` or ``'fp16'``.
-        densities: by name, the share of pixels that a refining model is made to refine, in bands
-            around the scenes' class boundaries; without, its selector decides.
+        densities: by name, the share of pixels that a refining model is made to refine, in
+            :func:`thin_bands`; without, its selector decides.
         iterations: timed passes of every model.
         warmup: passes before them.
         progress: called after every pass.
     """
     names = list(models)
     device = next(models[names[0]].parameters()).device
-    images, labels = scene_batch(batch_size, size)
+    images = scene_batch(batch_size, size)
     meta = dict(ori_shape=size, img_shape=size, pad_shape=size)
     raw = dict(inputs=list(images),
-               data_samples=[SegDataSample(metainfo=dict(meta)) for _ in labels])
+               data_samples=[SegDataSample(metainfo=dict(meta)) for _ in images])
     batches = {name: models[name].data_preprocessor(dict(raw), False) for name in names}
     masks: dict[str, Tensor | None] = dict.fromkeys(names)
     for name, density in (densities or {}).items():
-        masks[name] = torch.from_numpy(
-            np.stack([boundary_mask(label, density) for label in labels])).to(device)
+        masks[name] = thin_bands(size, density, batch_size).to(device)
 
     seconds: dict[str, list[float]] = {name: [] for name in names}
     clocks = {n: StageClock(m) for n, m in models.items() if hasattr(m, 'STAGES')}
+    others: dict[str, list[float]] = {name: [] for name in clocks}
     results = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision_context(list(models.values()), precision, device))
@@ -231,7 +213,8 @@ def benchmark(models: dict[str, nn.Module],
         for _ in range(max(3, iterations // 2)):
             for name, clock in clocks.items():
                 with clock:
-                    predict_time(models[name], batches[name], device)
+                    elapsed, _ = predict_time(models[name], batches[name], device)
+                others[name].append(elapsed - sum(x[-1] for x in clock.milliseconds.values()))
                 progress()
         costs = {name: cost(models[name], batches[name], results[name], device)
                  for name in names}
@@ -239,10 +222,53 @@ def benchmark(models: dict[str, nn.Module],
         name=name, batch_size=batch_size, precision=precision,
         milliseconds=statistics.median(seconds[name]),
         p95=float(np.percentile(seconds[name], 95)),
-        stages={title: statistics.median(entries) / batch_size
-                for title, entries in clocks[name].milliseconds.items()}
+        stages={title: statistics.median(entries) / batch_size for title, entries in
+                {**clocks[name].milliseconds, 'other': others[name]}.items()}
         if name in clocks else {},
         **costs[name]) for name in names]
+
+
+@torch.no_grad()
+def compare_engines(channels: Sequence[int], mask: Tensor, engines: Sequence[str], *,
+                    device: torch.device, dtype: torch.dtype = torch.float32,
+                    iterations: int = 5) -> dict[str, dict[str, float]]:
+    """Time the same sparse U-Net, random weights, by several engines in turns.
+
+    Args:
+        channels: width of each level.
+        mask: bool ``[B, H, W]``.
+        engines: of :class:`~mmsparse.models.sparserefine.SparseUNet`; the first is what the
+            others are compared with.
+        iterations: timed passes of each.
+
+    Returns:
+        By engine: ``ms`` of one pass (median), ``peak_mib``, and ``difference`` of the result from
+        the first engine's, relative to its size.
+    """
+    torch.manual_seed(0)
+    net = MODELS.build(dict(type='mmsparse.SparseUNet', channels=list(channels)))
+    net = net.to(device, dtype).eval()
+    image = torch.randn(len(mask), 3, *mask.shape[1:], device=device, dtype=dtype)
+    pixels = SparseMap.from_mask(image, mask.to(device))
+    times: dict[str, list[float]] = {engine: [] for engine in engines}
+    results, rows = {}, {}
+    for step in range(-1, iterations):
+        for engine in engines if step % 2 else reversed(engines):
+            net.engine = engine
+            synchronize(device)
+            start = time.perf_counter()
+            results[engine] = net(pixels)
+            synchronize(device)
+            if step >= 0:
+                times[engine].append((time.perf_counter() - start) * 1000)
+    first = results[engines[0]].float()
+    for engine in engines:
+        net.engine = engine
+        rows[engine] = dict(
+            ms=statistics.median(times[engine]),
+            peak_mib=peak_memory(lambda: net(pixels), device) / 2**20,
+            difference=float((results[engine].float() - first).norm() / first.norm()))
+    return rows
 
 
 def cost(model: nn.Module, batch: dict, samples: list[SegDataSample], device: torch.device
@@ -285,52 +311,3 @@ def refined_macs(model: nn.Module, batch: dict, mask: Tensor) -> int:
     weights = sum(p.numel() for part in (head.classifier, head.ensembler)
                   for p in part.parameters() if p.ndim == 2)
     return total + head.extractor.macs(mask) + int(mask.sum()) * weights
-
-
-def peak_memory(function: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that a function holds at most above what is held before it.
-
-    On CUDA by torch's allocator; on the CPU resident memory as Linux counts it, ``-1`` where the
-    kernel does not let the count be reset.
-    """
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        function()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # or freed blocks kept for reuse would hide the peak
-    try:
-        Path('/proc/self/clear_refs').write_text('5')
-    except OSError:
-        return -1
-    before = _status('VmRSS')
-    function()
-    return _status('VmHWM') - before
-
-
-def _status(key: str) -> int:
-    """A figure of ``/proc/self/status`` in bytes."""
-    line = next(x for x in Path('/proc/self/status').read_text().splitlines() if x.startswith(key))
-    return int(line.split()[1]) * 1024
-
-
-def machine(device: torch.device) -> dict[str, str]:
-    """What the figures were taken on."""
-    if device.type == 'cuda':
-        name = torch.cuda.get_device_name(device)
-    else:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        name = next((x.split(':', 1)[1].strip() for x in lines if x.startswith('model name')),
-                    platform.processor())
-        name = f'{name}, {torch.get_num_threads()} threads'
-    return dict(device=name, torch=torch.__version__, engine=engine_name(device))
-
-
-def engine_name(device: torch.device) -> str:
-    """Which sparse engine computes on this device."""
-    engine = sparse_engine()
-    kind = 'implicit GEMM' if device.type == 'cuda' else 'gathered GEMM on the CPU'
-    return f'{engine.distribution} {engine.version}, {kind}'

@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 
 from .sites import RowMap, Sites
-from .winograd import TRANSPOSED, winograd_conv, winograd_cost
+from .winograd import Affine, affine_relu_, winograd_conv, winograd_cost
 
 BLOCK = 1 << 21  # floats of a block of gathered rows: 8 MB, about a last-level cache
 # What moving one float costs, in multiply-accumulates of a matrix product: measured on 2 cores.
 MOVE = 15
 
 
-def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, *, shift: Tensor | None = None,
-                     plus: Tensor | None = None) -> Tensor:
+def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, *,
+                     affine: Affine | None = None, plus: Tensor | None = None) -> Tensor:
     """Rows that ``table`` names, side by side, times ``matrix``; no gradients.
 
     Args:
         rows: ``[N, C]``.
         table: int32 ``[M, k]``, row numbers.
         matrix: ``[k * C, D]``.
-        shift: ``[D]``, added before a ReLU; ``None`` for neither.
-        plus: ``[M + 1, D]``, added to the result.
+        affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
+        plus: ``[M + 1, D]``, added to the product.
 
     Returns:
         ``[M + 1, D]``, the last row zero.
@@ -47,8 +47,8 @@ def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, *, shift: Tens
             torch.mm(gathered, matrix, out=result)
         else:
             torch.addmm(plus[top:top + len(part)], gathered, matrix, out=result)
-        if shift is not None:  # while the rows are in cache
-            result.add_(shift).relu_()
+        if affine is not None:
+            affine_relu_(result, affine)
     return out
 
 
@@ -57,40 +57,26 @@ def gathered_cost(sites: Sites, c: int, d: int) -> int:
     return 9 * len(sites) * c * (d + MOVE)
 
 
-def tap_matrix(weight: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Taps of a convolution as a matrix for :func:`gathered_product`.
-
-    Args:
-        weight: ``[D, ..., C]``.
-        scale: ``[D]``, a factor; ``None`` for none.
-
-    Returns:
-        ``[k * C, D]``, taps in their order.
-    """
-    rows = weight.reshape(len(weight), -1)
-    if scale is not None:
-        rows = rows * scale[:, None]
-    # A product with the transposed view is a little slower, a copy of a large weight much slower.
-    return rows.T.contiguous() if rows.numel() <= 9 * TRANSPOSED else rows.T
+def tap_matrix(weight: Tensor) -> Tensor:
+    """Taps of a convolution ``[D, ..., C]`` as ``[k * C, D]``: a view, products take it as it is."""
+    return weight.reshape(len(weight), -1).T
 
 
-def subm_conv(x: RowMap, weight: Tensor, *, scale: Tensor | None = None,
-              shift: Tensor | None = None, plus: RowMap | None = None) -> RowMap:
+def subm_conv(x: RowMap, weight: Tensor, *, affine: Affine | None = None,
+              plus: RowMap | None = None) -> RowMap:
     """3x3 convolution onto the same pixels, by whichever way costs less.
 
     Args:
         weight: ``[D, 3, 3, C]``.
-        scale: ``[D]``, a factor; ``None`` for none.
-        shift: ``[D]``, added before a ReLU; ``None`` for neither.
-        plus: added to the result.
+        affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
+        plus: added to the convolution.
     """
     (d, _, _, c), sites = weight.shape, x.sites
     rest = None if plus is None else plus.rows
     if winograd_cost(sites.tile_count, c, d, MOVE) < gathered_cost(sites, c, d):
-        return winograd_conv(x, weight, scale=scale, shift=shift, plus=rest)
-    matrix = tap_matrix(weight, scale)
+        return winograd_conv(x, weight, affine=affine, plus=rest)
     return x.replace_rows(gathered_product(
-        x.rows, sites.neighbors, matrix, shift=shift, plus=rest))
+        x.rows, sites.neighbors, tap_matrix(weight), affine=affine, plus=rest))
 
 
 def down_conv(x: RowMap, weight: Tensor, padding: int) -> RowMap:

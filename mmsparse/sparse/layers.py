@@ -138,8 +138,8 @@ class SubMConv2d(_Conv3x3):
             plus: added to the result.
         """
         if isinstance(x, RowMap):  # where both cost no pass of their own
-            scale, shift = (None, None) if norm is None else norm.scale_and_shift()
-            return gathered.subm_conv(x, self.weight, scale=scale, shift=shift, plus=plus)
+            affine = None if norm is None else norm.scale_and_shift()
+            return gathered.subm_conv(x, self.weight, affine=affine, plus=plus)
         y = (masked_dense.subm_conv(x, self.weight) if isinstance(x, MaskedMap) else
              self._spconv(x, 'subm', subm=True))
         y = y if norm is None else norm(y)

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from .sites import RowMap, Sites
 
+Affine = tuple[Tensor, Tensor]  # scale and shift of a batch norm
+
 INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
          [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
 WEIGHT = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
@@ -31,6 +33,12 @@ TRANSPOSED = 1 << 18  # weights per tap up to which they are transposed
 # Per value, in multiply-accumulates of a large matrix product, measured on 2 cores: a transform
 # runs at a third of its rate, and a transformed weight is written to memory.
 TRANSFORM, WRITE = 3, 80
+
+
+def affine_relu_(rows: Tensor, affine: Affine) -> None:
+    """``relu(scale * rows + shift)`` in place: for rows that are still in cache."""
+    scale, shift = affine
+    torch.addcmul(shift, rows, scale, out=rows).relu_()
 
 
 @functools.cache
@@ -52,21 +60,20 @@ def winograd_cost(tiles: int, c: int, d: int, move: int) -> int:
     return tiles * per_tile + WRITE * 36 * c * d
 
 
-def winograd_conv(x: RowMap, weight: Tensor, *, scale: Tensor | None = None,
-                  shift: Tensor | None = None, plus: Tensor | None = None) -> RowMap:
+def winograd_conv(x: RowMap, weight: Tensor, *, affine: Affine | None = None,
+                  plus: Tensor | None = None) -> RowMap:
     """Submanifold 3x3 convolution; no gradients.
 
     Args:
         x: features ``[N, C]``.
         weight: ``[D, 3, 3, C]``.
-        scale: ``[D]``, a factor; ``None`` for none.
-        shift: ``[D]``, added before a ReLU; ``None`` for neither.
-        plus: ``[N + 1, D]``, added to the result.
+        affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
+        plus: ``[N + 1, D]``, added to the convolution.
     """
     rows, sites, tiles = x.rows, x.sites, x.sites.tiles
     (d, _, _, c), t = weight.shape, len(tiles)
     to_input, _, to_output = squares(rows.dtype)
-    weights = transformed_weight(weight, scale, sites)
+    weights = transformed_weight(weight, sites)
     out = rows.new_empty(len(rows), d)
     step = max(1, min(max(128, BLOCK // c), t))
     one, two = (sites.buffer(name, (36 * step * max(c, d),), rows) for name in ('one', 'two'))
@@ -82,8 +89,8 @@ def winograd_conv(x: RowMap, weight: Tensor, *, scale: Tensor | None = None,
         block = two[:16 * k * d].view(16, k * d)
         torch.mm(to_output, products.view(36, k * d), out=block)
         block = block.view(16 * k, d)
-        if shift is not None:  # while the block is in cache
-            block.add_(shift).relu_()
+        if affine is not None:
+            affine_relu_(block, affine)
         out.index_copy_(0, sites.tile_rows[:, start:start + step].reshape(-1), block)
     if plus is not None:
         out += plus
@@ -91,18 +98,14 @@ def winograd_conv(x: RowMap, weight: Tensor, *, scale: Tensor | None = None,
     return x.replace_rows(out)
 
 
-def transformed_weight(weight: Tensor, scale: Tensor | None, sites: Sites) -> Tensor:
-    """A weight ``[D, 3, 3, C]`` times ``scale [D]`` in the transform's domain, ``[36, C, D]``."""
+def transformed_weight(weight: Tensor, sites: Sites) -> Tensor:
+    """A weight ``[D, 3, 3, C]`` in the transform's domain, ``[36, C, D]``."""
     d, _, _, c = weight.shape
-    # Matrix products run faster on [C, D], but to transpose a weight beyond the cache costs more.
+    # Products run faster on [C, D], but to transpose a weight beyond the cache costs more.
     transpose = c * d <= TRANSPOSED
     shape = (c, d) if transpose else (d, c)
-    source = weight.permute(1, 2, 3, 0) if transpose else weight.permute(1, 2, 0, 3)
     taps = sites.buffer('taps', (3, 3, *shape), weight)
-    if scale is None:
-        taps.copy_(source)
-    else:
-        torch.mul(source, scale if transpose else scale[:, None], out=taps)
+    taps.copy_(weight.permute(1, 2, 3, 0) if transpose else weight.permute(1, 2, 0, 3))
     weights = sites.buffer('weights', (36, *shape), weight)
     torch.mm(squares(weight.dtype)[1], taps.view(9, c * d), out=weights.view(36, c * d))
     return weights if transpose else weights.transpose(1, 2)

@@ -10,7 +10,7 @@ VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 RUN := PYTHONPATH="$(CURDIR)" $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
-.PHONY: demo test nightly bench lint doctor install clean
+.PHONY: demo test nightly bench bench-plots lint doctor install clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -24,6 +24,9 @@ nightly: install
 
 bench: install
 	$(RUN) tools/bench.py $(ARGS)
+
+bench-plots: install
+	$(RUN) tools/bench_plots.py $(ARGS)
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -164,13 +164,16 @@ def test_the_gpu_check_runs_where_it_can(root, tmp_path):
     """On the CPU, small: the way to the table, not the figures in it."""
     result = run(root, tmp_path, 'gpu_check', '--device', 'cpu', '--precision', 'fp32', '--shape',
                  128, 256, '--batch-size', 1, '--iterations', 1, '--no-tests', '--baselines',
-                 'segnext-mscan-l', '--out', tmp_path)
+                 'segnext', '--out', tmp_path)
     assert result.returncode == 0, result.stderr
     found = json.loads(next(tmp_path.glob('*.json')).read_text())
     row, = found['results']
     assert row['refined']['density'] == pytest.approx(0.1, abs=1e-3) and row['speedup'] > 0
     table = next(tmp_path.glob('*.md')).read_text()
-    assert '| segnext-mscan-l | fp32 | 1 |' in table and '| 1.45x |' in table
+    assert '| segnext | fp32 | 1 |' in table and '| 1.45x |' in table
+    assert [(e['stages'], e['precision'], e['batch_size']) for e in found['engines']] == [
+        (5, 'fp32', 1), (6, 'fp32', 1)]
+    assert all(e[name]['difference'] < 1e-5 for e in found['engines'] for name in ('dense', 'auto'))
     assert 'Oracle tests: not run' in table
 
 
@@ -180,10 +183,24 @@ def test_the_gpu_check_says_that_there_is_no_gpu(root, tmp_path):
     assert result.returncode == 1 and result.stderr.startswith('gpu_check.py: no CUDA device here')
 
 
-def test_bench_compares_the_engines(root, tmp_path):
+def test_bench_writes_ratios_and_sets_them_beside_the_committed(root, tmp_path):
     """Small: the way to the figures, not the figures."""
-    result = run(root, tmp_path, 'bench', '--shape', 128, 256, '--stages', 5, '--iterations', 1)
+    out = tmp_path / 'work_dirs/bench/summary.json'
+    small = ('--shape', 128, 256, '--iterations', 1)
+    result = run(root, tmp_path, 'bench', *small, '--only', 'unet_5', 'hrnet', '--committed', 'no')
     assert result.returncode == 0, result.stderr
-    found = json.loads((tmp_path / 'work_dirs/bench/summary.json').read_text())
-    assert found['unet_speedup_5'] > 0 and found['unet_memory_ratio'] > 0
-    assert found['unet_5']['difference'] < 1e-5 and found['unet_5_scene']['difference'] < 1e-5
+    found = json.loads(out.read_text())
+    for key in ('unet_speedup_5', 'unet_speedup_5_fine', 'unet_memory_ratio', 'e2e_hrnet'):
+        assert found[key] > 0
+    assert 0 < found['overhead_share'] == found['overhead_hrnet'] < 1
+    assert found['unet_5']['auto']['difference'] < 1e-5
+    pair = found['pair_hrnet']
+    assert pair['refined']['density'] == pytest.approx(0.118, abs=1e-3)
+    assert pair['floor_ms'] > pair['refined']['stages']['low-resolution pass']
+
+    again = run(root, tmp_path, 'bench', *small, '--only', 'unet_6', '--committed', out)
+    assert again.returncode == 0, again.stderr
+    later = json.loads(out.read_text())
+    assert later['e2e_hrnet'] == found['e2e_hrnet'] and later['unet_speedup_6'] > 0
+    line = next(x for x in again.stdout.splitlines() if 'e2e_hrnet' in x)
+    assert line.count(f'{found["e2e_hrnet"]:.2f}') == 2

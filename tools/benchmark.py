@@ -115,7 +115,7 @@ def main() -> None:
     densities = {} if args.density is None else dict.fromkeys(refining, args.density)
     rows = []
     passes = len(args.batch_size) * len(args.precision) * (
-        len(models) * (args.warmup + args.iterations) + max(3, args.iterations // 2))
+        len(models) * (args.warmup + args.iterations) + max(args.iterations // 2, min(args.iterations, 3)))
     with progress_display() as progress:
         task = progress.add_task('Measure', total=passes, note='')
         for batch_size in args.batch_size:

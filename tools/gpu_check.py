@@ -1,9 +1,11 @@
-"""What cannot be checked without a GPU, in one call: oracle tests and the paper's five baselines.
+"""What cannot be checked without a GPU, in one call: oracle tests, engines, the five baselines.
 
-Runs the tests marked `gpu` (sparse layers by implicit GEMM against float64 dense convolutions),
-then times each dense high-resolution baseline against SparseRefine: random weights, built-in
-scenes, masks made to the paper's density. Writes docs/benchmarks/GPU_NAME.json and a table beside
-the paper's ratios, .md, after each baseline; one that does not fit into memory is noted as such.
+Runs the tests marked `gpu` (sparse layers by implicit GEMM against float64 dense convolutions).
+Times the sparse U-Net by every engine: all sparse, all dense, auto. Then each dense high-resolution
+baseline against SparseRefine, without and with its low-resolution pass replayed from a CUDA graph:
+random weights, batch norms folded, channels last, built-in scenes, masks of the paper's density.
+Writes docs/benchmarks/GPU_NAME.json and a table beside the paper's ratios, .md, after each step;
+what does not fit into memory is noted as such.
 """
 
 from __future__ import annotations
@@ -24,19 +26,9 @@ if TYPE_CHECKING:  # imported late below, so that -h is fast
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / 'configs' / 'sparserefine'
-# Schedule in the name of the dense config; density; speed-up in the paper (ECCV 2024, supplement
-# Tables 1 and 3, RTX 3090) by precision and batch size.
-BASELINES: dict[str, tuple[str, float, dict[str, dict[int, float]]]] = {
-    'fcn-hr48': ('4xb2-80k', 0.118, {'fp16': {1: 1.07, 4: 1.65}, 'fp32': {1: 1.37, 4: 1.50}}),
-    'segformer-mit-b5': (
-        '8xb1-160k', 0.139, {'fp16': {1: 2.29, 4: 3.65}, 'fp32': {1: 3.40, 4: 3.78}}),
-    'mask2former-swin-t': (
-        '8xb2-90k', 0.241, {'fp16': {1: 1.09, 4: 1.49}, 'fp32': {1: 1.40, 4: 1.48}}),
-    'mask2former-swin-l': (
-        '8xb2-90k', 0.350, {'fp16': {1: 1.49, 4: 1.82}, 'fp32': {1: 1.79, 4: 1.97}}),
-    'segnext-mscan-l': (
-        '8xb1-160k', 0.100, {'fp16': {1: 1.50, 4: 1.70}, 'fp32': {1: 1.45, 4: 1.59}}),
-}
+BASELINES = ('hrnet', 'segformer', 'mask2former_t', 'mask2former_l', 'segnext')
+CHANNELS = (32, 64, 128, 256, 512, 1024)
+ENGINES = ('sparse', 'dense', 'auto')
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,62 +54,108 @@ def run_tests() -> bool:
                           cwd=ROOT).returncode == 0
 
 
+def measure_engines(args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """The sparse U-Net by every engine, at every depth, precision and batch size."""
+    import torch
+
+    from mmsparse.engine.benchmark import compare_engines, thin_bands
+
+    rows = []
+    for stages in (5, 6):
+        for precision in args.precision:
+            for batch_size in args.batch_size:
+                mask = thin_bands(tuple(args.shape), 0.118, batch_size)
+                dtype = dict(fp16=torch.float16, fp32=torch.float32)[precision]
+                case = dict(stages=stages, precision=precision, batch_size=batch_size)
+                try:
+                    found = compare_engines(CHANNELS[:stages], mask, ENGINES, device=device,
+                                            dtype=dtype, iterations=args.iterations)
+                except torch.OutOfMemoryError:
+                    found = {}
+                rows.append(case | found)
+    return rows
+
+
 def measure(name: str, args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     """One baseline, dense against refined, at every precision and batch size."""
     import torch
 
-    from mmsparse.engine.benchmark import benchmark, load_model
+    from mmsparse.engine.baselines import BASELINES, compare_pair, load_pair
+    from mmsparse.engine.benchmark import benchmark
+    from mmsparse.engine.cuda_graph import graphed_low_resolution
 
-    schedule, density, _ = BASELINES[name]
-    # An LR size given in pixels belongs to the paper's image size.
-    scale = args.shape[0] / 1024
-    files = {'dense': f'{name}_{schedule}_cityscapes-1024x2048.py',
-             'refined': f'sparserefine_{name}_8xb4-46k_cityscapes-1024x2048.py'}
-    models = {kind: load_model(str(CONFIGS / file), None, device) for kind, file in files.items()}
-    if models['refined'].lr_size is not None:
-        models['refined'].lr_size = tuple(round(n * scale) for n in models['refined'].lr_size)
+    baseline, size = BASELINES[name], tuple(args.shape)
+    models = load_pair(baseline, CONFIGS, device, size[0])
     rows = []
     for precision in args.precision:
         for batch_size in args.batch_size:
             case = dict(baseline=name, precision=precision, batch_size=batch_size)
+            options = dict(batch_size=batch_size, precision=precision, warmup=5,
+                           iterations=args.iterations)
             try:
-                dense, refined = benchmark(
-                    models, size=tuple(args.shape), batch_size=batch_size, precision=precision,
-                    densities=dict(refined=density), iterations=args.iterations, warmup=5)
+                pair = compare_pair(models, baseline.density, size, **options)
+                row = case | dict(speedup=pair.speedup, overhead=pair.overhead,
+                                  dense=pair.dense.as_dict(), refined=pair.refined.as_dict())
+                if device.type == 'cuda':
+                    refined = dict(refined=models['refined'])
+                    with graphed_low_resolution(models['refined']):
+                        graphed, = benchmark(refined, size=size, **options,
+                                             densities=dict(refined=baseline.density))
+                    row |= dict(graphed=graphed.as_dict(), graphed_speedup=(
+                        pair.dense.milliseconds / graphed.milliseconds))
             except torch.OutOfMemoryError:
-                rows.append(case | dict(out_of_memory=True))
+                row = case | dict(out_of_memory=True)
                 torch.cuda.empty_cache()
-                continue
-            rows.append(case | dict(
-                speedup=dense.milliseconds / refined.milliseconds, dense=dense.as_dict(),
-                refined=refined.as_dict()))
+            rows.append(row)
     return rows
 
 
-def report(rows: list[dict[str, Any]], facts: dict[str, str], tests: str, shape: list[int]) -> str:
-    """The table beside the paper's ratios, in Markdown."""
-    lines = [
-        f'# SparseRefine against dense inference, {facts["device"]}', '',
-        f'Image {shape[0]}x{shape[1]}, random weights, masks of the density in the paper, in bands '
-        f'around class boundaries; torch {facts["torch"]}, {facts["engine"]}. '
-        f'Oracle tests: {tests}.',
-        'Written by `tools/gpu_check.py`; milliseconds per image, medians, measured in turns.', '',
-        '| baseline | precision | batch | dense ms | SparseRefine ms | of it low resolution '
-        '| U-Net | peak MiB, dense / SparseRefine | speed-up | paper (RTX 3090) |',
-        '|---|---|---|---|---|---|---|---|---|---|']
+def engine_table(rows: list[dict[str, Any]]) -> list[str]:
+    """The engines beside each other, in Markdown."""
+    lines = ['| stages | precision | batch | all sparse ms | all dense ms | auto ms '
+             '| peak MiB, sparse / dense / auto | difference of auto |', '|---|---|---|---|---|---|---|---|']
     for row in rows:
+        head = f'| {row["stages"]} | {row["precision"]} | {row["batch_size"]} '
+        if 'auto' not in row:
+            lines.append(f'{head}| out of memory | | | | |')
+            continue
+        times = ' | '.join(f'{row[engine]["ms"]:.1f}' for engine in ENGINES)
+        peaks = ' / '.join(f'{row[engine]["peak_mib"]:.0f}' for engine in ENGINES)
+        lines.append(f'{head}| {times} | {peaks} | {row["auto"]["difference"]:.0e} |')
+    return lines
+
+
+def report(summary: dict[str, Any]) -> str:
+    """The tables, the baselines beside the paper's ratios, in Markdown."""
+    from mmsparse.engine.baselines import BASELINES
+
+    facts, shape = summary['machine'], summary['shape']
+    lines = [
+        f'# SparseRefine on {facts["device"]}', '',
+        f'Image {shape[0]}x{shape[1]}, random weights, masks of the density in the paper, in '
+        f'bands; torch {facts["torch"]}, {facts["engine"]}. '
+        f'Oracle tests: {summary["tests"]}.',
+        'Written by `tools/gpu_check.py`; milliseconds, medians, measured in turns.', '',
+        '## The sparse U-Net by engine, 11.8 % active, per batch', '',
+        *engine_table(summary['engines']), '',
+        '## Dense inference against SparseRefine, per image', '',
+        '| baseline | precision | batch | dense ms | SparseRefine ms | of it low resolution '
+        '| U-Net | peak MiB, dense / SparseRefine | speed-up | with CUDA graph | paper (RTX 3090) |',
+        '|---|---|---|---|---|---|---|---|---|---|---|']
+    for row in summary['results']:
         head = f'| {row["baseline"]} | {row["precision"]} | {row["batch_size"]} '
-        paper = BASELINES[row['baseline']][2][row['precision']].get(row['batch_size'])
+        paper = BASELINES[row['baseline']].paper[row['precision']].get(row['batch_size'])
         paper = f'{paper:.2f}x' if paper else ''
         if row.get('out_of_memory'):
-            lines.append(f'{head}| out of memory | | | | | | {paper} |')
+            lines.append(f'{head}| out of memory | | | | | | | {paper} |')
             continue
         dense, refined = row['dense'], row['refined']
+        graphed = f'{row["graphed_speedup"]:.2f}x' if 'graphed' in row else ''
         lines.append(
             f'{head}| {dense["milliseconds"]:.1f} | {refined["milliseconds"]:.1f} '
             f'| {refined["stages"]["low-resolution pass"]:.1f} | {refined["stages"]["U-Net"]:.1f} '
             f'| {dense["peak_mib"]:.0f} / {refined["peak_mib"]:.0f} '
-            f'| **{row["speedup"]:.2f}x** | {paper} |')
+            f'| **{row["speedup"]:.2f}x** | {graphed} | {paper} |')
     return '\n'.join(lines) + '\n'
 
 
@@ -127,7 +165,7 @@ def main() -> None:
     import torch
 
     import mmsparse  # noqa: F401  mends the framework before configs are read
-    from mmsparse.engine.benchmark import machine
+    from mmsparse.engine.machine import machine
 
     device = torch.device(args.device)
     if device.type == 'cuda' and not torch.cuda.is_available():
@@ -137,16 +175,16 @@ def main() -> None:
     tests = {None: 'not run', True: 'passed', False: 'FAILED'}[passed]
     name = re.sub(r'\W+', '-', facts['device']).strip('-').lower()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    summary = dict(machine=facts, shape=list(args.shape), tests=tests, results=[],
+                   engines=measure_engines(args, device))
     for baseline in args.baselines:
         print(baseline, flush=True)
-        rows += measure(baseline, args, device)
+        summary['results'] += measure(baseline, args, device)
         gc.collect()
         if device.type == 'cuda':
             torch.cuda.empty_cache()
-        summary = dict(machine=facts, shape=list(args.shape), tests=tests, results=rows)
         (args.out / f'{name}.json').write_text(json.dumps(summary, indent=2) + '\n')
-        table = report(rows, facts, tests, list(args.shape))
+        table = report(summary)
         (args.out / f'{name}.md').write_text(table)
     print(table)
     print(f'written to {args.out / name}.json and .md')

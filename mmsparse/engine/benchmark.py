@@ -210,7 +210,7 @@ def benchmark(models: dict[str, nn.Module],
                 if step >= 0:
                     seconds[name].append(elapsed / batch_size)
                 progress()
-        for _ in range(max(3, iterations // 2)):
+        for _ in range(max(iterations // 2, min(iterations, 3))):
             for name, clock in clocks.items():
                 with clock:
                     elapsed, _ = predict_time(models[name], batches[name], device)

@@ -1,25 +1,27 @@
 """Sparse convolutions for CPU inference: gather the rows a result reads, then one matrix product.
 
 spconv's CPU kernels multiply tap by tap and scatter the products; gathering the rows into a block
-that stays in cache and multiplying once is faster. Where the active pixels fill tiles of 4 x 4, a
-submanifold convolution goes through Winograd's transform instead (:mod:`.winograd`), which needs a
+that stays in cache and multiplying once is faster. In tiles of 4 x 4 that hold enough active pixels
+a submanifold convolution goes through Winograd's transform instead (:mod:`.winograd`), which needs a
 quarter of the multiplications. Letters: ``N`` pixels, ``M`` results, ``C, D`` channels in and out,
 ``T`` tiles.
 """
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from .sites import RowMap, Sites
-from .winograd import Affine, affine_relu_, winograd_conv, winograd_cost
+from .sites import SPARE, RowMap, Sites
+from .winograd import WRITE, Affine, affine_relu, tile_cost, winograd_product
 
 BLOCK = 1 << 21  # floats of a block of gathered rows: 8 MB, about a last-level cache
 # What moving one float costs, in multiply-accumulates of a matrix product: measured on 2 cores.
 MOVE = 15
 
 
-def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, *,
+def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, sites: Sites, *, out: Tensor,
                      affine: Affine | None = None, plus: Tensor | None = None) -> Tensor:
     """Rows that ``table`` names, side by side, times ``matrix``; no gradients.
 
@@ -27,17 +29,18 @@ def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, *,
         rows: ``[N, C]``.
         table: int32 ``[M, k]``, row numbers.
         matrix: ``[k * C, D]``.
+        sites: whose memory to use.
+        out: ``[M + 1, D]``, written to; the last row becomes zero.
         affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
         plus: ``[M + 1, D]``, added to the product.
 
     Returns:
-        ``[M + 1, D]``, the last row zero.
+        ``out``.
     """
     (m, k), c = table.shape, rows.shape[1]
-    out = rows.new_empty(m + 1, matrix.shape[1])
     out[m] = 0
     step = max(1, BLOCK // (k * c))
-    block = rows.new_empty(min(step, m) * k, c)
+    block = sites.memory((min(step, m) * k, c), rows, 'gathered')
     for top in range(0, m, step):
         part = table[top:top + step]
         gathered = block[:part.numel()]
@@ -48,13 +51,8 @@ def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, *,
         else:
             torch.addmm(plus[top:top + len(part)], gathered, matrix, out=result)
         if affine is not None:
-            affine_relu_(result, affine)
+            affine_relu(result, affine, out=result)
     return out
-
-
-def gathered_cost(sites: Sites, c: int, d: int) -> int:
-    """Estimate of a submanifold convolution by a gathered product, in multiply-accumulates."""
-    return 9 * len(sites) * c * (d + MOVE)
 
 
 def tap_matrix(weight: Tensor) -> Tensor:
@@ -62,47 +60,84 @@ def tap_matrix(weight: Tensor) -> Tensor:
     return weight.reshape(len(weight), -1).T
 
 
+def worth_a_tile(histogram: list[int], c: int, d: int) -> int:
+    """Active pixels from which on a tile costs less by Winograd's transform than pixel by pixel.
+
+    Estimated in multiply-accumulates.
+
+    Args:
+        histogram: tiles by their number of active pixels, 0 to 16.
+        c, d: channels in and out.
+
+    Returns:
+        1 to 16; 17 where no tile is worth it, or too few to pay for transforming the weight.
+    """
+    pixel, tile = 9 * c * (d + MOVE), tile_cost(c, d, MOVE)
+    least = math.ceil(tile / pixel)
+    saved = sum(histogram[n] * (n * pixel - tile) for n in range(least, 17))
+    return least if saved > WRITE * 36 * c * d else 17
+
+
 def subm_conv(x: RowMap, weight: Tensor, *, affine: Affine | None = None,
-              plus: RowMap | None = None) -> RowMap:
-    """3x3 convolution onto the same pixels, by whichever way costs less.
+              plus: RowMap | None = None, scratch: str | None = None) -> RowMap:
+    """3x3 convolution onto the same pixels, tile by tile in whichever way costs less.
 
     Args:
         weight: ``[D, 3, 3, C]``.
         affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
         plus: added to the convolution.
+        scratch: name of the memory that the result stands in, until that is written to again.
     """
     (d, _, _, c), sites = weight.shape, x.sites
+    room = sites.memory((len(sites) + SPARE, d), x.rows, scratch)
+    out = room[:len(sites) + 1]
     rest = None if plus is None else plus.rows
-    if winograd_cost(sites.tile_count, c, d, MOVE) < gathered_cost(sites, c, d):
-        return winograd_conv(x, weight, affine=affine, plus=rest)
-    return x.replace_rows(gathered_product(
-        x.rows, sites.neighbors, tap_matrix(weight), affine=affine, plus=rest))
+    matrix = tap_matrix(weight)
+    least = worth_a_tile(sites.tile_histogram, c, d)
+    if least > 16:
+        return x.replace_rows(gathered_product(
+            x.rows, sites.neighbors, matrix, sites, out=out, affine=affine, plus=rest))
+    tiles = sites.tiles(least)
+    winograd_product(x.rows, tiles, weight, sites, out=room, affine=affine)
+    if len(tiles.loose):
+        part = sites.memory((len(tiles.loose) + 1, d), x.rows, 'part')
+        gathered_product(x.rows, tiles.loose_neighbors, matrix, sites, out=part,
+                         affine=affine)
+        out.index_copy_(0, tiles.loose, part[:-1])
+    if rest is not None:
+        out += rest
+    out[-1] = 0  # the tiles wrote to spare rows what no pixel wants
+    return x.replace_rows(out)
 
 
-def down_conv(x: RowMap, weight: Tensor, padding: int) -> RowMap:
+def down_conv(x: RowMap, weight: Tensor, padding: int, scratch: str | None = None) -> RowMap:
     """3x3 convolution of stride 2 onto every cell that reads an active pixel.
 
     Args:
         weight: ``[D, 3, 3, C]``.
+        scratch: as in :func:`subm_conv`.
     """
-    return RowMap(gathered_product(x.rows, x.sites.read_by(padding), tap_matrix(weight)),
-                  x.sites.coarse(padding))
+    table, cells = x.sites.read_by(padding), x.sites.coarse(padding)
+    out = cells.memory((len(cells) + 1, len(weight)), x.rows, scratch)
+    return RowMap(gathered_product(x.rows, table, tap_matrix(weight), cells, out=out), cells)
 
 
-def up_conv(x: RowMap, weight: Tensor, padding: int, fine: Sites) -> RowMap:
+def up_conv(x: RowMap, weight: Tensor, padding: int, fine: RowMap,
+            scratch: str | None = None) -> RowMap:
     """Inverse of :func:`down_conv`, onto the pixels that it read.
 
     Args:
         weight: ``[D, 3, 3, C]``.
-        fine: the pixels, whose ``coarse(padding)`` are those of ``x``, which gives its buffers
-            back.
+        fine: over those pixels.
+        scratch: as in :func:`subm_conv`.
     """
+    sites, d = fine.sites, len(weight)
     taps_of = weight.flatten(1, 2)
-    out = x.rows.new_empty(len(fine) + 1, weight.shape[0])
+    out = sites.memory((len(sites) + 1, d), x.rows, scratch)
     out[-1] = 0
-    for pixels, table, taps in fine.readers(padding):
+    for pixels, table, taps in sites.readers(padding):
         if len(pixels):
-            part = gathered_product(x.rows, table, tap_matrix(taps_of[:, taps]))
+            part = sites.memory((len(pixels) + 1, d), x.rows, 'part')
+            gathered_product(x.rows, table, tap_matrix(taps_of[:, taps]), sites, out=part)
             out.index_copy_(0, pixels, part[:-1])
-    x.sites.release()
-    return RowMap(out, fine)
+    return fine.replace_rows(out)

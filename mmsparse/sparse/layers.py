@@ -6,6 +6,9 @@ returns the same kind; all compute the same function. Convolutions have no bias 
 ``weight [D, 3, 3, C]`` (spconv's own layout; seen as ``[D, C, 3, 3]`` it is a channels-last
 convolution weight).
 
+``scratch`` names the memory that a result stands in until the name is written to again; only the
+rows for CPU inference use it, everything else returns memory of its own.
+
 ``level`` names the rulebook: within one forward pass all layers of a level share the neighbor
 tables that its first layer builds.
 
@@ -26,10 +29,12 @@ from mmsparse.compat import find_spconv
 from . import gathered, masked_dense
 from .masked_dense import MaskedMap
 from .sites import RowMap
+from .winograd import affine_relu
 
 if TYPE_CHECKING:
     from spconv.pytorch import SparseConvTensor
 
+NORM_BLOCK = 4096  # rows that stay in cache between the norm and the ReLU
 ActiveMap = Union['SparseConvTensor', MaskedMap, RowMap]
 
 
@@ -45,12 +50,14 @@ def with_rows(x: ActiveMap, rows: Tensor) -> ActiveMap:
     return x.replace_rows(rows) if isinstance(x, MaskedMap) else x.replace_feature(rows)
 
 
-def concat(a: ActiveMap, b: ActiveMap) -> ActiveMap:
+def concat(a: ActiveMap, b: ActiveMap, scratch: str | None = None) -> ActiveMap:
     """Channels of two maps over the same pixels."""
     if isinstance(a, MaskedMap):
         return masked_dense.concat(a, b)
     if isinstance(a, RowMap):
-        return a.replace_rows(torch.cat([a.rows, b.rows], 1))
+        shape = len(a.rows), a.rows.shape[1] + b.rows.shape[1]
+        rows = a.sites.memory(shape, a.rows, scratch)
+        return a.replace_rows(torch.cat([a.rows, b.rows], 1, out=rows))
     return a.replace_feature(torch.cat([a.features, b.features], 1))
 
 
@@ -83,6 +90,17 @@ def from_masked(x: MaskedMap, like: SparseConvTensor) -> SparseConvTensor:
     return like.replace_feature(x.data.permute(0, 2, 3, 1)[like.indices.long().unbind(1)])
 
 
+def pad_channels(x: SparseConvTensor, weight: Tensor) -> tuple[SparseConvTensor, Tensor]:
+    """Channels in, of rows and weight ``[D, 3, 3, C]``, filled with zeros to a multiple of 8.
+
+    spconv's half-precision kernels for tensor cores ask for it; the result is the same.
+    """
+    missing = -weight.shape[3] % 8
+    if not missing:
+        return x, weight
+    return x.replace_feature(F.pad(x.features, (0, missing))), F.pad(weight, (0, missing))
+
+
 class _Conv3x3(nn.Module):
     """What the three convolutions share: a weight, its initialization, the call into spconv."""
 
@@ -109,13 +127,16 @@ class _Conv3x3(nn.Module):
         from spconv.core import ConvAlgo
         from spconv.pytorch.conv import SparseConvolutionBase
 
-        algo = ConvAlgo.MaskImplicitGemm if x.features.is_cuda else ConvAlgo.Native
-        conv = SparseConvolutionBase(
-            2, self.in_channels, self.out_channels, 3, bias=False,
-            indice_key=f'{key}{self.level}', algo=algo, **kind)
+        weight = self.weight
         # The training flag chooses between kernels with and without a backward.
         training = self.training or self._needs_grad(x)
-        return conv._conv_forward(training, x, self.weight, None)
+        if x.features.dtype == torch.float16:
+            x, weight = pad_channels(x, weight)
+        algo = ConvAlgo.MaskImplicitGemm if x.features.is_cuda else ConvAlgo.Native
+        conv = SparseConvolutionBase(
+            2, weight.shape[3], self.out_channels, 3, bias=False,
+            indice_key=f'{key}{self.level}', algo=algo, **kind)
+        return conv._conv_forward(training, x, weight, None)
 
     def _needs_grad(self, x: SparseConvTensor) -> bool:
         return torch.is_grad_enabled() and (
@@ -129,7 +150,7 @@ class SubMConv2d(_Conv3x3):
     """3x3 convolution whose output lives on the input's pixels (submanifold)."""
 
     def forward(self, x: ActiveMap, *, norm: ActiveBatchNorm | None = None,
-                plus: ActiveMap | None = None) -> ActiveMap:
+                plus: ActiveMap | None = None, scratch: str | None = None) -> ActiveMap:
         """``C`` to ``D`` channels, same pixels, same row order.
 
         Args:
@@ -139,7 +160,7 @@ class SubMConv2d(_Conv3x3):
         """
         if isinstance(x, RowMap):  # where both cost no pass of their own
             affine = None if norm is None else norm.scale_and_shift()
-            return gathered.subm_conv(x, self.weight, affine=affine, plus=plus)
+            return gathered.subm_conv(x, self.weight, affine=affine, plus=plus, scratch=scratch)
         y = (masked_dense.subm_conv(x, self.weight) if isinstance(x, MaskedMap) else
              self._spconv(x, 'subm', subm=True))
         y = y if norm is None else norm(y)
@@ -170,12 +191,12 @@ class DownConv2d(_Conv3x3):
         h, w = ((n - 3) // 2 * 2 + 3 for n in x.spatial_shape)
         return bool(((x.indices[:, 1] < h) & (x.indices[:, 2] < w)).any())
 
-    def forward(self, x: ActiveMap) -> ActiveMap:
+    def forward(self, x: ActiveMap, scratch: str | None = None) -> ActiveMap:
         """``C`` to ``D`` channels on the coarse pixels; needs :meth:`has_output`."""
         if isinstance(x, MaskedMap):
             return masked_dense.down_conv(x, self.weight, self.padding)
         if isinstance(x, RowMap):
-            return gathered.down_conv(x, self.weight, self.padding)
+            return gathered.down_conv(x, self.weight, self.padding, scratch)
         return self._spconv(x, 'down', stride=2, padding=self.padding)
 
 
@@ -191,12 +212,12 @@ class UpConv2d(_Conv3x3):
         bound = (9 * self.out_channels) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
-    def forward(self, x: ActiveMap, fine: ActiveMap) -> ActiveMap:
+    def forward(self, x: ActiveMap, fine: ActiveMap, scratch: str | None = None) -> ActiveMap:
         """``C`` coarse to ``D`` fine channels, on the pixels and row order of ``fine``."""
         if isinstance(x, MaskedMap):
             return masked_dense.up_conv(x, self.weight, self.padding, fine.mask)
         if isinstance(x, RowMap):
-            return gathered.up_conv(x, self.weight, self.padding, fine.sites)
+            return gathered.up_conv(x, self.weight, self.padding, fine, scratch)
         return self._spconv(x, 'down', inverse=True)
 
 
@@ -206,12 +227,13 @@ class Linear1x1(nn.Linear):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, bias=False)
 
-    def forward(self, x: ActiveMap) -> ActiveMap:
+    def forward(self, x: ActiveMap, scratch: str | None = None) -> ActiveMap:
         """``C`` to ``D`` channels, same pixels."""
         if isinstance(x, MaskedMap):
             return MaskedMap(F.conv2d(x.data, self.weight[:, :, None, None]), x.mask)
         if isinstance(x, RowMap):
-            return x.replace_rows(F.linear(x.rows, self.weight))
+            out = x.sites.memory((len(x.rows), self.out_features), x.rows, scratch)
+            return x.replace_rows(torch.mm(x.rows, self.weight.T, out=out))
         return x.replace_feature(F.linear(x.features, self.weight))
 
 
@@ -227,17 +249,19 @@ class ActiveBatchNorm(nn.BatchNorm1d):
         scale = self.weight / (self.running_var + self.eps).sqrt()
         return scale, self.bias - self.running_mean * scale
 
-    def forward(self, x: ActiveMap) -> ActiveMap:
+    def forward(self, x: ActiveMap, scratch: str | None = None) -> ActiveMap:
         """Same shape; ReLU in place on the normalized copy, never on the input."""
         if isinstance(x, MaskedMap) and not self.training:
             data = F.batch_norm(x.data, self.running_mean, self.running_var, self.weight,
                                 self.bias, False, 0.0, self.eps)
             return MaskedMap(data.relu_() * x.mask, x.mask)
         if isinstance(x, RowMap):
-            rows = F.batch_norm(x.rows, self.running_mean, self.running_var, self.weight,
-                                self.bias, False, 0.0, self.eps).relu_()
-            rows[-1] = 0
-            return x.replace_rows(rows)
+            out = x.sites.memory(x.rows.shape, x.rows, scratch)
+            affine = self.scale_and_shift()
+            for rows, result in zip(x.rows.split(NORM_BLOCK), out.split(NORM_BLOCK), strict=True):
+                affine_relu(rows, affine, out=result)
+            out[-1] = 0
+            return x.replace_rows(out)
         rows = rows_of(x)
         if self.training and len(rows) < 2:
             rows = F.batch_norm(rows, self.running_mean, self.running_var, self.weight,

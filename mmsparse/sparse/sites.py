@@ -17,6 +17,26 @@ from torch import Tensor
 from .complexity import coarser
 
 TILE = 4
+SPARE = 64  # rows for what no pixel wants
+AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of 4 x 4 pixels, and the active pixels outside of them.
+
+    Attributes:
+        reads: int32 ``[T, 36]``, the 6x6 pixels that a 3x3 convolution reads for every tile.
+        writes: int64 ``[16, T]``, the pixels of every tile; ``N`` up to ``N + SPARE - 1`` for those
+            that are not active, in turns: threads that write to one row wait for each other.
+        loose: int64 ``[n]``, row numbers of the active pixels in no tile.
+        loose_neighbors: int32 ``[n, 9]``, the 3x3 pixels around each of them.
+    """
+
+    reads: Tensor
+    writes: Tensor
+    loose: Tensor
+    loose_neighbors: Tensor
 
 
 class Sites:
@@ -26,32 +46,33 @@ class Sites:
 
     Args:
         mask: bool ``[B, H, W]``. Rows are its active pixels in raster order.
+        memory: by name, shared with the other levels.
     """
 
-    def __init__(self, mask: Tensor) -> None:
+    def __init__(self, mask: Tensor, memory: dict[str, Tensor] | None = None) -> None:
         self.mask = mask
         self.image, self.y, self.x = mask.nonzero().unbind(1)
         self._coarse: dict[int, Sites] = {}
-        self._buffers: dict[str, Tensor] = {}
+        self._tiles: dict[int, Tiles] = {}
+        self._memory = {} if memory is None else memory
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def buffer(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Memory to write to, the same at every call of this name.
+    def memory(self, shape: tuple[int, ...], like: Tensor, name: str | None = None) -> Tensor:
+        """Memory to write to, ``[...]``; of one name the same at every call, on whichever level.
 
         A large allocation costs a page fault per 4 KB when it is first written to, as much as the
-        arithmetic on it; the convolutions of a level need the same sizes over and over.
+        arithmetic on it; the layers need the same sizes over and over.
         """
-        size = math.prod(shape)
-        held = self._buffers.get(name)
+        if name is None:
+            return like.new_empty(shape)
+        size, held = math.prod(shape), self._memory.get(name)
         if held is None or len(held) < size or held.dtype != like.dtype:
-            self._buffers[name] = held = like.new_empty(size)
+            del held
+            self._memory.pop(name, None)  # given back before more is asked for
+            self._memory[name] = held = like.new_empty(size)
         return held[:size].view(shape)
-
-    def release(self) -> None:
-        """Give the buffers back: the level is done."""
-        self._buffers.clear()
 
     @cached_property
     def grid(self) -> Tensor:
@@ -77,36 +98,41 @@ class Sites:
     @cached_property
     def neighbors(self) -> Tensor:
         """The 3x3 neighbors of every active pixel, ``[N, 9]``, taps in raster order."""
-        return self.look_up(self.image, self.y, self.x,
-                            [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+        return self.look_up(self.image, self.y, self.x, AROUND)
 
     @cached_property
-    def tile_mask(self) -> Tensor:
-        """Tiles that hold an active pixel, bool ``[B, ceil(H / 4), ceil(W / 4)]``."""
-        return F.max_pool2d(self.mask[:, None].float(), TILE, ceil_mode=True)[:, 0] > 0
+    def tile_counts(self) -> Tensor:
+        """Active pixels of every tile, int64 ``[B, ceil(H / 4), ceil(W / 4)]``."""
+        b, h, w = self.mask.shape
+        padded = F.pad(self.mask, (0, -w % TILE, 0, -h % TILE))
+        return padded.view(b, -(-h // TILE), TILE, -(-w // TILE), TILE).sum((2, 4))
 
     @cached_property
-    def tile_count(self) -> int:
-        """``T``."""
-        return int(self.tile_mask.sum())
+    def tile_histogram(self) -> list[int]:
+        """Tiles by their number of active pixels, 0 to 16."""
+        return self.tile_counts.flatten().bincount(minlength=TILE**2 + 1).tolist()
 
-    @cached_property
-    def tiles(self) -> Tensor:
-        """The 6x6 pixels that a 3x3 convolution reads for every tile, ``[T, 36]``."""
-        image, y, x = self.tile_mask.nonzero().unbind(1)
-        around = range(-1, TILE + 1)
-        return self.look_up(image, y * TILE, x * TILE,
-                            [(dy, dx) for dy in around for dx in around])
-
-    @cached_property
-    def tile_rows(self) -> Tensor:
-        """The 4x4 pixels of every tile, int64 ``[16, T]``."""
-        return self.tiles.view(-1, 6, 6)[:, 1:5, 1:5].flatten(1).T.contiguous().long()
+    def tiles(self, least: int) -> Tiles:
+        """The tiles with at least so many active pixels."""
+        if least not in self._tiles:
+            full = self.tile_counts >= least
+            image, y, x = full.nonzero().unbind(1)
+            around = range(-1, TILE + 1)
+            reads = self.look_up(image, y * TILE, x * TILE,
+                                 [(dy, dx) for dy in around for dx in around])
+            writes = reads.view(-1, 6, 6)[:, 1:5, 1:5].flatten(1).T.contiguous().long()
+            writes += torch.arange(writes.numel()).view_as(writes) % SPARE * (writes == len(self))
+            outside = ~full[self.image, self.y // TILE, self.x // TILE]
+            loose = outside.nonzero().squeeze(1)
+            self._tiles[least] = Tiles(reads, writes, loose, self.look_up(
+                self.image[loose], self.y[loose], self.x[loose], AROUND))
+        return self._tiles[least]
 
     def coarse(self, padding: int) -> Sites:
         """The level below, after a 3x3 convolution of stride 2."""
         if padding not in self._coarse:
-            self._coarse[padding] = Sites(coarser(self.mask, padding))
+            self._coarse[padding] = Sites(
+                coarser(self.mask, padding), self._memory)
         return self._coarse[padding]
 
     def read_by(self, padding: int) -> Tensor:

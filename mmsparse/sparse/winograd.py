@@ -17,7 +17,7 @@ import functools
 import torch
 from torch import Tensor
 
-from .sites import RowMap, Sites
+from .sites import Sites, Tiles
 
 Affine = tuple[Tensor, Tensor]  # scale and shift of a batch norm
 
@@ -29,16 +29,17 @@ OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -
 
 # Of a block of transformed tiles; more rows make the products efficient, fewer stay in cache.
 BLOCK = 1 << 15
+PART = 1 << 22  # values of a transformed weight, where it is transformed in parts
 TRANSPOSED = 1 << 18  # weights per tap up to which they are transposed
 # Per value, in multiply-accumulates of a large matrix product, measured on 2 cores: a transform
 # runs at a third of its rate, and a transformed weight is written to memory.
 TRANSFORM, WRITE = 3, 80
 
 
-def affine_relu_(rows: Tensor, affine: Affine) -> None:
-    """``relu(scale * rows + shift)`` in place: for rows that are still in cache."""
+def affine_relu(rows: Tensor, affine: Affine, *, out: Tensor) -> None:
+    """``out = relu(scale * rows + shift)``; ``out`` may be ``rows``, which best are in cache."""
     scale, shift = affine
-    torch.addcmul(shift, rows, scale, out=rows).relu_()
+    torch.addcmul(shift, rows, scale, out=out).relu_()
 
 
 @functools.cache
@@ -48,54 +49,58 @@ def squares(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.kron(m, m).to(dtype) for m in matrices)
 
 
-def winograd_cost(tiles: int, c: int, d: int, move: int) -> int:
-    """Estimate of :func:`winograd_conv`, in multiply-accumulates.
+def tile_cost(c: int, d: int, move: int) -> int:
+    """Estimate of one tile of :func:`winograd_product`, in multiply-accumulates.
 
     Args:
-        tiles: ``T``.
         c, d: channels in and out.
         move: what moving one float costs.
     """
-    per_tile = 36 * c * d + TRANSFORM * (36 * 36 * c + 36 * 16 * d) + move * (36 * c + 16 * d)
-    return tiles * per_tile + WRITE * 36 * c * d
+    return 36 * c * d + TRANSFORM * (36 * 36 * c + 36 * 16 * d) + move * (36 * c + 16 * d)
 
 
-def winograd_conv(x: RowMap, weight: Tensor, *, affine: Affine | None = None,
-                  plus: Tensor | None = None) -> RowMap:
-    """Submanifold 3x3 convolution; no gradients.
+def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, sites: Sites, *, out: Tensor,
+                     affine: Affine | None = None) -> None:
+    """3x3 convolution onto the pixels of some tiles; no gradients.
 
     Args:
-        x: features ``[N, C]``.
+        rows: ``[N + 1, C]``, the last row zero.
+        tiles: the tiles.
         weight: ``[D, 3, 3, C]``.
+        sites: whose memory to use.
+        out: ``[N + SPARE, D]``, written to at the tiles' pixels; from row ``N`` on it is garbage.
         affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
-        plus: ``[N + 1, D]``, added to the convolution.
     """
-    rows, sites, tiles = x.rows, x.sites, x.sites.tiles
-    (d, _, _, c), t = weight.shape, len(tiles)
+    (d, _, _, c), t = weight.shape, len(tiles.reads)
     to_input, _, to_output = squares(rows.dtype)
-    weights = transformed_weight(weight, sites)
-    out = rows.new_empty(len(rows), d)
     step = max(1, min(max(128, BLOCK // c), t))
-    one, two = (sites.buffer(name, (36 * step * max(c, d),), rows) for name in ('one', 'two'))
+    # Few tiles meet large weights at the deepest levels: these then are transformed in parts.
+    parts = weight.split(max(64, PART // (36 * c)) if t <= step else d)
+    width = len(parts[0])
+    if len(parts) == 1:
+        weights = transformed_weight(weight, sites)
+    gathered_room, input_room, product_room, result_room = (
+        sites.memory((size * step,), rows, name) for name, size in dict(
+            tiles=36 * c, inputs=36 * c, products=36 * width, results=16 * width).items())
     for start in range(0, t, step):
-        part = tiles[start:start + step]
-        k = len(part)
-        gathered = one[:36 * k * c]
-        torch.index_select(rows, 0, part.view(-1), out=gathered.view(36 * k, c))
-        transformed = two[:36 * k * c].view(k, 36, c)
-        torch.bmm(to_input.expand(k, 36, 36), gathered.view(k, 36, c), out=transformed)
-        products = one[:36 * k * d].view(36, k, d)
-        torch.bmm(transformed.transpose(0, 1), weights, out=products)
-        block = two[:16 * k * d].view(16, k * d)
-        torch.mm(to_output, products.view(36, k * d), out=block)
-        block = block.view(16 * k, d)
-        if affine is not None:
-            affine_relu_(block, affine)
-        out.index_copy_(0, sites.tile_rows[:, start:start + step].reshape(-1), block)
-    if plus is not None:
-        out += plus
-    out[-1] = 0  # it took what no pixel wants
-    return x.replace_rows(out)
+        reads, writes = tiles.reads[start:start + step], tiles.writes[:, start:start + step]
+        k = len(reads)
+        gathered = gathered_room[:36 * k * c].view(k * 36, c)
+        torch.index_select(rows, 0, reads.view(-1), out=gathered)
+        inputs = input_room[:36 * k * c].view(k, 36, c)
+        torch.bmm(to_input.expand(k, 36, 36), gathered.view(k, 36, c), out=inputs)
+        for number, part in enumerate(parts):
+            if len(parts) > 1:
+                weights = transformed_weight(part, sites)
+            n, columns = len(part), slice(number * width, number * width + len(part))
+            products = product_room[:36 * k * n].view(36, k, n)
+            torch.bmm(inputs.transpose(0, 1), weights, out=products)
+            results = result_room[:16 * k * n].view(16, k * n)
+            torch.mm(to_output, products.view(36, k * n), out=results)
+            results = results.view(16 * k, n)
+            if affine is not None:
+                affine_relu(results, tuple(x[columns] for x in affine), out=results)
+            out[:, columns].index_copy_(0, writes.reshape(-1), results)
 
 
 def transformed_weight(weight: Tensor, sites: Sites) -> Tensor:
@@ -104,8 +109,8 @@ def transformed_weight(weight: Tensor, sites: Sites) -> Tensor:
     # Products run faster on [C, D], but to transpose a weight beyond the cache costs more.
     transpose = c * d <= TRANSPOSED
     shape = (c, d) if transpose else (d, c)
-    taps = sites.buffer('taps', (3, 3, *shape), weight)
+    taps = sites.memory((3, 3, *shape), weight, 'taps')
     taps.copy_(weight.permute(1, 2, 3, 0) if transpose else weight.permute(1, 2, 0, 3))
-    weights = sites.buffer('weights', (36, *shape), weight)
+    weights = sites.memory((36, *shape), weight, 'weights')
     torch.mm(squares(weight.dtype)[1], taps.view(9, c * d), out=weights.view(36, c * d))
     return weights if transpose else weights.transpose(1, 2)

@@ -1,5 +1,4 @@
 """The benchmark measures what it says: stages, masks, cost, memory. No times are tested."""
-import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -7,14 +6,13 @@ from torch import nn
 
 from mmsparse.engine.benchmark import (
     benchmark,
-    boundary_mask,
+    compare_engines,
     dense_macs,
     forced_selection,
-    peak_memory,
     precision_context,
-    scene_batch,
     thin_bands,
 )
+from mmsparse.engine.machine import dense_conv_rate, peak_memory
 from mmsparse.engine.stages import StageClock
 from mmsparse.registry import MODELS
 from mmsparse.sparse import coarser
@@ -51,14 +49,19 @@ def test_a_model_without_stages_is_named():
 
 
 @pytest.mark.parametrize('density', [0.001, 0.118, 1.0])
-def test_boundary_mask_is_exact_and_hugs_the_boundaries(density):
-    label = np.zeros((60, 80), np.uint8)
-    label[:, 30:] = 1
-    mask = boundary_mask(label, density)
-    assert mask.sum() == round(density * 4800)
-    if density == 0.118:
-        columns = mask.any(0).nonzero()[0]
-        assert columns.min() >= 24 and columns.max() <= 36
+def test_thin_bands_are_exact(density):
+    mask = thin_bands((256, 384), density, batch_size=2)
+    assert mask.shape == (2, 256, 384)
+    assert mask.flatten(1).sum(1).tolist() == [round(density * 256 * 384)] * 2
+    assert density == 1 or not torch.equal(mask[0], mask[1])
+
+
+def test_thin_bands_fill_coarse_levels_as_documented():
+    mask, shares = thin_bands((1024, 2048), 0.118), []
+    for _ in range(5):
+        mask = coarser(mask, 1)
+        shares.append(round(100 * float(mask.float().mean())))
+    assert shares == [17, 27, 47, 79, 99]
 
 
 def test_forced_selection_is_undone():
@@ -88,12 +91,11 @@ def test_measures_models_in_turns():
         'refined', 'dense', 'dense', 'refined', 'refined', 'dense']
     dense, refined = rows
     assert dense.stages == {} and dense.density is None
-    assert list(refined.stages) == STAGES
+    assert list(refined.stages) == [*STAGES, 'other'] and refined.stages['other'] > 0
     assert refined.density == pytest.approx(0.1, abs=1e-4)
     assert 0 < dense.milliseconds <= dense.p95
     assert min(dense.gmacs, refined.gmacs) > 0
-    images, labels = scene_batch(2, (96, 128))
-    mask = torch.from_numpy(np.stack([boundary_mask(label, 0.1) for label in labels]))
+    mask = thin_bands((96, 128), 0.1, batch_size=2)
     head = models['refined'].decode_head
     k, n = 5, int(mask.sum())
     pixels = head.extractor.macs(mask) + n * (
@@ -124,7 +126,13 @@ def test_precision():
         pass
 
 
-def test_thin_bands_are_exact_and_thin():
-    mask = thin_bands((256, 384), 0.118)
-    assert mask.shape == (1, 256, 384) and mask.sum() == round(0.118 * 256 * 384)
-    assert coarser(mask, 1).float().mean() > 0.2, 'they fill the next level twice as much'
+def test_engines_compute_the_same():
+    rows = compare_engines((8, 16, 24), thin_bands((96, 130), 0.2, batch_size=2),
+                           ('sparse', 'dense', 'auto'), device=torch.device('cpu'), iterations=1)
+    assert list(rows) == ['sparse', 'dense', 'auto'] and rows['sparse']['difference'] == 0
+    assert all(row['ms'] > 0 and row['difference'] < 1e-5 for row in rows.values())
+    assert rows['dense']['difference'] > 0, 'another way of computing rounds otherwise'
+
+
+def test_the_rate_of_dense_convolutions_is_a_rate():
+    assert 0.1 < dense_conv_rate(torch.device('cpu')) < 1e6

@@ -11,6 +11,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
+from mmsparse.engine.fusion import fuse_for_inference
+
 FOLDER = Path(__file__).parents[2] / 'configs' / 'sparserefine'
 # low-resolution size, alpha, stages: supplement Table 1
 PAPER = {
@@ -21,6 +23,8 @@ PAPER = {
     'segnext-mscan-l': ('8xb1-160k', (640, 1280), 0.1, 6),
 }
 SIZE = (128, 256)
+# Batch norms that no convolution precedes: one before each of the two halves of MSCAN's 38 blocks.
+STAND_ALONE_NORMS = {'segnext-mscan-l': 2 * (3 + 5 + 27 + 3)}
 BASELINES = pytest.mark.parametrize('name', PAPER)
 
 
@@ -162,3 +166,32 @@ def test_norms_and_biases_can_be_left_out_of_weight_decay():
     free = {n for n, p in names.items() if decay[id(p)] == 0}
     assert free == {n for n in names if 'norm' in n or n.endswith('bias')}
     assert all(decay[id(p)] == 0.05 for n, p in names.items() if n not in free)
+
+
+@BASELINES
+@torch.no_grad()
+def test_fused_for_inference_predicts_the_same(name):
+    """The whole refining model in float64, with batch norms that do something."""
+    model = build(refine_config(name)).eval().double()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        for tensor in (norm.running_mean, norm.bias):
+            tensor.normal_(std=0.1)
+        for tensor in (norm.running_var, norm.weight):
+            tensor.uniform_(0.5, 1.5)
+    inputs = torch.randn(2, 3, *SIZE, dtype=torch.float64)
+    metas = [dict(ori_shape=SIZE, img_shape=SIZE, pad_shape=SIZE)] * 2
+
+    def logits():
+        torch.manual_seed(0)  # SegNeXt's decoder starts from random bases
+        return model.encode_decode(inputs, metas)
+
+    before = logits()
+    assert fuse_for_inference(model) is model
+    after = logits()
+    assert (before - after).norm() < 1e-9 * before.norm()
+    left = [m for m in model.segmentor.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(left) == STAND_ALONE_NORMS.get(name, 0)
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last)
+               for m in model.segmentor.modules() if isinstance(m, torch.nn.Conv2d))
+    assert not any(p.requires_grad for p in model.parameters())

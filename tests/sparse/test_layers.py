@@ -10,7 +10,7 @@ from mmsparse.sparse import (
     SubMConv2d,
     UpConv2d,
 )
-from mmsparse.sparse.layers import rows_of
+from mmsparse.sparse.layers import pad_channels, rows_of
 from tests.oracles import as_pixels, loop_down, loop_subm, loop_up
 
 
@@ -107,3 +107,14 @@ def test_initialization_bounds():
                        (UpConv2d(64, 32, 0, 1), 32)]:
         bound = (9 * fan) ** -0.5
         assert 0.98 * bound < layer.weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize('channels', [3, 8, 13])
+def test_channels_filled_with_zeros_change_nothing(channels):
+    """What half precision does for tensor cores, here in float32."""
+    pixels, conv = pixels_of((9, 11), 0.4, channels=channels), SubMConv2d(channels, 5, level=0)
+    x, weight = pad_channels(pixels.to_spconv(), conv.weight)
+    assert x.features.shape[1] == weight.shape[3] == -(-channels // 8) * 8
+    wide = SubMConv2d(weight.shape[3], 5, level=0)
+    wide.weight = torch.nn.Parameter(weight.detach())
+    assert torch.equal(wide(x).features, conv(pixels.to_spconv()).features)

@@ -4,9 +4,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsparse.sparse import ActiveBatchNorm, DownConv2d, SparseMap, SubMConv2d, UpConv2d, gathered
+from mmsparse.sparse import (
+    ActiveBatchNorm,
+    DownConv2d,
+    Linear1x1,
+    SparseMap,
+    SubMConv2d,
+    UpConv2d,
+    gathered,
+)
+from mmsparse.sparse.layers import concat
 from mmsparse.sparse.sites import RowMap, Sites
-from mmsparse.sparse.winograd import squares, winograd_conv
+from mmsparse.sparse.winograd import squares
 from tests.oracles import as_pixels, boundary_mask, loop_down, loop_subm, loop_up
 
 
@@ -17,6 +26,13 @@ def case(batch, height, width, share, channels, seed=0, dtype=torch.float64):
     image = torch.randn(batch, channels, height, width, generator=g, dtype=dtype)
     pixels = SparseMap.from_mask(image, mask)
     return pixels, pixels.to_rows()
+
+
+def tiled(x, weight, least=1):
+    """A submanifold convolution by Winograd on tiles with so many pixels, gathers elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gathered, 'worth_a_tile', lambda *_: least)
+        return gathered.subm_conv(x, weight)
 
 
 def assert_rows(found, expected, indices, tolerance=1e-9):
@@ -33,22 +49,21 @@ sizes = dict(batch=st.integers(1, 2), height=st.integers(3, 14), width=st.intege
 
 @settings(max_examples=25, deadline=None)
 @given(**sizes)
-def test_both_ways_of_a_submanifold_convolution_equal_loops(batch, height, width, share, seed):
+def test_every_way_of_a_submanifold_convolution_equals_loops(batch, height, width, share, seed):
+    """By tiles alone, by tiles and gathers, by gathers alone."""
     pixels, x = case(batch, height, width, share, 3, seed)
     weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
     expected = loop_subm(as_pixels(pixels.features, pixels.indices), weight)
-    assert_rows(winograd_conv(x, weight), expected, pixels.indices)
-    matrix = gathered.tap_matrix(weight)
-    plain = x.replace_rows(gathered.gathered_product(x.rows, x.sites.neighbors, matrix))
-    assert_rows(plain, expected, pixels.indices)
+    for least in (1, 6, 17):
+        assert_rows(tiled(x, weight, least), expected, pixels.indices)
 
 
-@pytest.mark.parametrize('way', ['winograd', 'gather'])
+@pytest.mark.parametrize('least', [1, 8, 17])
 @pytest.mark.parametrize('size', [(40, 50), (97, 130)])
 @torch.no_grad()
-def test_norm_and_sum_within_the_convolution(monkeypatch, way, size):
+def test_norm_and_sum_within_the_convolution(monkeypatch, least, size):
     """A folded norm, a ReLU and an addend give what the layers give one after the other."""
-    monkeypatch.setattr(gathered, 'winograd_cost', lambda *_: 0 if way == 'winograd' else 1 << 60)
+    monkeypatch.setattr(gathered, 'worth_a_tile', lambda *_: least)
     pixels, x = case(2, *size, 0.5, 6)
     conv, norm = SubMConv2d(6, 7, level=0).double(), ActiveBatchNorm(7).double().eval()
     for value in (norm.weight.data, norm.bias.data, norm.running_mean):
@@ -96,10 +111,11 @@ def test_winograd_at_size_in_float32(kind, channels):
         mask[0] = False
     x = SparseMap.from_mask(torch.randn(2, channels, 97, 130), mask).to_rows()
     weight = torch.randn(channels, 3, 3, channels)
-    matrix = gathered.tap_matrix(weight)
-    expected = gathered.gathered_product(x.rows.double(), x.sites.neighbors, matrix.double())
-    found = winograd_conv(x, weight)
-    assert (found.rows - expected).norm() / expected.norm() < 1e-5
+    double = x.replace_rows(x.rows.double())
+    expected = tiled(double, weight.double(), 17).rows
+    for least in (1, 9):
+        found = tiled(x, weight, least).rows
+        assert (found - expected).norm() / expected.norm() < 1e-5
 
 
 def test_winograd_matrices_are_exact_on_one_dimension():
@@ -112,27 +128,58 @@ def test_winograd_matrices_are_exact_on_one_dimension():
     torch.testing.assert_close(found, expected)
 
 
-def test_the_cheaper_way_is_taken(monkeypatch):
-    """Winograd where wide layers meet full tiles, gathers where pixels are few."""
-    taken = []
-    monkeypatch.setattr(gathered, 'winograd_conv', lambda x, w, **_: taken.append('winograd') or x)
-    monkeypatch.setattr(gathered, 'gathered_product',
-                        lambda rows, *_, **__: taken.append('gather') or rows)
-    for share, channels in ((1.0, 256), (0.02, 256), (0.3, 16)):
-        _, x = case(1, 64, 64, share, 1)
-        gathered.subm_conv(x, torch.zeros(channels, 3, 3, channels))
-    assert taken == ['winograd', 'gather', 'gather']
+def test_tiles_hold_the_pixels_that_are_not_loose():
+    mask = boundary_mask(2, 97, 130)
+    sites = Sites(mask)
+    assert sites.tile_histogram == torch.bincount(
+        torch.nn.functional.unfold(torch.nn.functional.pad(mask[:, None].float(), (0, 2, 0, 3)), 4,
+                                   stride=4).sum(1).long().flatten(), minlength=17).tolist()
+    for least in (1, 5, 16):
+        tiles = sites.tiles(least)
+        inside = tiles.writes[tiles.writes < len(sites)]
+        assert len(tiles.reads) == sum(sites.tile_histogram[least:])
+        assert torch.equal(torch.cat([inside, tiles.loose]).sort().values,
+                           torch.arange(len(sites)))
+        assert torch.equal(tiles.loose_neighbors, sites.neighbors[tiles.loose])
 
 
-def test_buffers_are_used_again_and_given_back():
+def test_the_cheaper_way_is_taken():
+    """Tiles where wide layers meet full tiles, gathers where pixels are few; both between."""
+    full, sparse = [0] * 16 + [4096], [0, 4096] + [0] * 15
+    assert gathered.worth_a_tile(full, 256, 256) <= 8
+    assert gathered.worth_a_tile(sparse, 256, 256) == 17
+    assert gathered.worth_a_tile(full, 16, 16) == 17, 'transforms cost more than narrow products'
+    assert gathered.worth_a_tile([0] * 16 + [2], 1024, 1024) == 17, 'too few for the weight'
+    least = gathered.worth_a_tile(full, 128, 128)
+    assert 1 < gathered.worth_a_tile(full, 512, 512) < least < 17
+
+
+def test_memory_of_a_name_is_used_again_on_every_level():
     sites = Sites(torch.ones(1, 8, 8, dtype=torch.bool))
     like = torch.zeros(1)
-    first = sites.buffer('a', (4, 5), like)
-    assert sites.buffer('a', (2, 3), like).data_ptr() == first.data_ptr()
-    assert sites.buffer('a', (30,), like).data_ptr() != first.data_ptr()
-    assert sites.buffer('a', (5,), like.double()).dtype == torch.float64
-    sites.release()
-    assert not sites._buffers
+    first = sites.memory((4, 5), like, 'a')
+    assert sites.memory((2, 3), like, 'a').data_ptr() == first.data_ptr()
+    assert sites.coarse(1).memory((2, 3), like, 'a').data_ptr() == first.data_ptr()
+    for other in (sites.memory((4, 5), like), sites.memory((4, 5), like, 'b'),
+                  sites.memory((30,), like, 'a')):
+        assert other.data_ptr() != first.data_ptr()
+    assert sites.memory((5,), like.double(), 'a').dtype == torch.float64
+
+
+@torch.no_grad()
+def test_without_a_name_nothing_is_overwritten():
+    """Every layer twice on the same pixels: the first results stay."""
+    pixels, x = case(2, 40, 50, 0.5, 6)
+    conv, norm = SubMConv2d(6, 6, 0).double(), ActiveBatchNorm(6).double().eval()
+    down, up = DownConv2d(6, 6, 0, 1).double(), UpConv2d(6, 6, 0, 1).double()
+    layers = [conv, norm, Linear1x1(6, 6).double(), lambda y: conv(y, norm=norm),
+              lambda y: conv(y, plus=x), lambda y: up(down(y), y), lambda y: concat(y, y), down]
+    results = [layer(x).rows for layer in layers]
+    kept = [rows.clone() for rows in results]
+    other = x.replace_rows(torch.randn_like(x.rows))
+    for layer in layers:
+        layer(other)
+    assert all(torch.equal(a, b) for a, b in zip(results, kept, strict=True))
 
 
 @torch.no_grad()

@@ -48,19 +48,22 @@ class ResidualBlock(nn.Module):
     follows the sum.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, level: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, level: int,
+                 scratch: str | None = None) -> None:
         super().__init__()
+        self.scratch = scratch
         self.norm1 = ActiveBatchNorm(in_channels)
         self.conv1 = SubMConv2d(in_channels, out_channels, level)
         self.norm2 = ActiveBatchNorm(out_channels)
         self.conv2 = SubMConv2d(out_channels, out_channels, level)
-        self.shortcut = (nn.Identity() if in_channels == out_channels else
+        self.shortcut = (None if in_channels == out_channels else
                          Linear1x1(in_channels, out_channels))
 
     def forward(self, x: ActiveMap) -> ActiveMap:
         """``in_channels`` to ``out_channels``, same pixels."""
-        main = self.conv1(self.norm1(x), norm=self.norm2)
-        return self.conv2(main, plus=self.shortcut(x))
+        main = self.conv1(self.norm1(x, 'normed'), norm=self.norm2, scratch='hidden')
+        plus = x if self.shortcut is None else self.shortcut(x, 'normed')  # free again
+        return self.conv2(main, plus=plus, scratch=self.scratch)
 
 
 class UNetLevel(nn.Module):
@@ -69,7 +72,11 @@ class UNetLevel(nn.Module):
     def __init__(self, channels: Sequence[int], level: int, padding: int) -> None:
         super().__init__()
         c = channels[level]
-        self.encoder = nn.Sequential(ResidualBlock(c, c, level), ResidualBlock(c, c, level))
+        # Scratch memory: 'input' is what a level's or decoder's first block reads, 'block' its
+        # result, 'normed' and 'hidden' lie within a block. A name is free when its reader is done;
+        # only what the encoder returns, the skip, is needed while the levels below compute.
+        self.encoder = nn.Sequential(
+            ResidualBlock(c, c, level, 'block'), ResidualBlock(c, c, level))
         self.is_deepest = level == len(channels) - 1
         if self.is_deepest:
             return
@@ -79,7 +86,8 @@ class UNetLevel(nn.Module):
         self.below = UNetLevel(channels, level + 1, padding)
         self.up_norm = ActiveBatchNorm(d)
         self.up = UpConv2d(d, c, level, padding)
-        self.decoder = nn.Sequential(ResidualBlock(2 * c, c, level), ResidualBlock(c, c, level))
+        self.decoder = nn.Sequential(
+            ResidualBlock(2 * c, c, level, 'block'), ResidualBlock(c, c, level, 'input'))
 
     def forward(self, x: ActiveMap, dense_above: float) -> ActiveMap:
         """``channels[level]`` in and out, same pixels.
@@ -91,12 +99,12 @@ class UNetLevel(nn.Module):
         if self.is_deepest:
             return skip
         if self.down.has_output(skip):
-            y = self.down(self.down_norm(skip))
+            y = self.down(self.down_norm(skip, 'normed'), 'input')
             if is_spconv(y) and density(y) > dense_above:
                 y = from_masked(self.below(to_masked(y), dense_above), y)
             else:
                 y = self.below(y, dense_above)
-            y = self.up(self.up_norm(y), skip)
+            y = self.up(self.up_norm(y, 'normed'), skip, 'hidden')
         else:
             # Without padding, a mask that lies only in the last row or column of an even grid
             # has no coarse cell at all. Zero times the parameters keeps them in the graph, so
@@ -104,7 +112,7 @@ class UNetLevel(nn.Module):
             idle = [p for m in (self.down_norm, self.down, self.below, self.up_norm, self.up)
                     for p in m.parameters()]
             y = with_rows(skip, rows_of(skip) * 0 + sum(p.sum() * 0 for p in idle))
-        return self.decoder(concat(skip, y))
+        return self.decoder(concat(skip, y, 'input'))
 
 
 @MODELS.register_module()
@@ -185,7 +193,7 @@ class SparseUNet(BaseModule):
             return sparse_map.features.new_zeros(0, self.out_channels, dtype=dtype)
         with torch.autocast(sparse_map.features.device.type, enabled=False):
             sparse_map = sparse_map.replace_features(sparse_map.features.to(dtype))
-            x = self.stem(self._start(sparse_map))
+            x = self.stem(self._start(sparse_map), scratch='input')
             return rows_of(self.norm(self.levels(x, self._dense_above(sparse_map))))
 
     def _dense_above(self, sparse_map: SparseMap) -> float:

@@ -1,0 +1,192 @@
+"""When refinement pays: plots of docs/benchmarks/, from the summary of `make bench` and new runs.
+
+1. Break-even: speed-up over dense inference against the share of active pixels, for the paper's
+   five baselines. The sparse U-Net is timed at every share; the other times are those of the
+   summary.
+2. Scaling: FCN-HRNet-W48, dense against refined, from 0.5 to 24 megapixels, and in batches at
+   512x1024, with the peak memory of both. A size whose dense inference would need more than 70 %
+   of the free memory is left out of the dense line.
+
+Writes break_even.png, scaling.png and plots.json. About 40 minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / 'docs' / 'benchmarks'
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
+STAGES = dict(hrnet=6, segformer=6, mask2former_t=5, mask2former_l=6, segnext=6)
+SIZES = ((512, 1024), (704, 1408), (1024, 2048), (1408, 2816), (2048, 4096), (3456, 6912))
+BATCHES = (1, 2, 4)
+CHANNELS = (32, 64, 128, 256, 512, 1024)
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--summary', type=Path, default=OUT / 'cpu.json', help='of `make bench`')
+    parser.add_argument('--shares', type=float, nargs='+', default=SHARES, metavar='SHARE')
+    parser.add_argument('--sizes', type=int, nargs='+', default=range(len(SIZES)), metavar='I',
+                        help=f'which of {SIZES}, from 0')
+    parser.add_argument('--batch-size', type=int, nargs='+', default=BATCHES, metavar='B')
+    parser.add_argument('--out', type=Path, default=OUT)
+    return parser.parse_args()
+
+
+def unet_times(size: tuple[int, int], shares: list[float]) -> dict[str, dict[str, float]]:
+    """Milliseconds of the sparse U-Net, engine='auto', by stages and share of active pixels."""
+    import torch
+
+    from mmsparse.engine.benchmark import compare_engines, thin_bands
+
+    times: dict[str, dict[str, float]] = {}
+    for stages in sorted(set(STAGES.values())):
+        times[str(stages)] = {}
+        for share in shares:
+            rows = compare_engines(CHANNELS[:stages], thin_bands(size, share), ('auto',),
+                                   device=torch.device('cpu'), iterations=2)
+            times[str(stages)][str(share)] = rows['auto']['ms']
+            print(f'{stages} stages, {share:.0%} active: {rows["auto"]["ms"]:.0f} ms', flush=True)
+    return times
+
+
+def break_even(summary: dict[str, Any], times: dict[str, dict[str, float]]
+               ) -> dict[str, dict[str, Any]]:
+    """Speed-up of every baseline at every share, and the share at which it falls to 1.
+
+    Between two shares the U-Net's time is taken to be linear; ``None`` if it stays above 1.
+    """
+    curves = {}
+    for name, stages in STAGES.items():
+        pair = summary.get(f'pair_{name}')
+        if pair is None:
+            continue
+        dense, refined = pair['dense']['milliseconds'], pair['refined']
+        rest = refined['milliseconds'] - refined['stages']['U-Net']
+        line = [(float(share), ms) for share, ms in times[str(stages)].items()]
+        even = None
+        for (s0, t0), (s1, t1) in zip(line, line[1:]):
+            if rest + t0 <= dense < rest + t1:
+                even = s0 + (s1 - s0) * (dense - rest - t0) / (t1 - t0)
+        curves[name] = dict(break_even=even,
+                            speedup={str(s): dense / (rest + ms) for s, ms in line})
+    return curves
+
+
+def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
+    """HRNet-W48, dense and refined, at sizes and batch sizes."""
+    import psutil
+    import torch
+
+    from mmsparse.engine.baselines import BASELINES, load_pair
+    from mmsparse.engine.benchmark import benchmark
+
+    device, rows, need = torch.device('cpu'), [], 0.0
+    density = BASELINES['hrnet'].density
+    models = load_pair(BASELINES['hrnet'], ROOT / 'configs' / 'sparserefine', device)
+    for size, batch_size in cases:
+        pixels = size[0] * size[1] * batch_size
+        fits = need * pixels < 0.7 * psutil.virtual_memory().available
+        chosen = models if fits else dict(refined=models['refined'])
+        found = benchmark(chosen, size=size, batch_size=batch_size, warmup=1,
+                          densities=dict(refined=density), iterations=3 if pixels < 3e6 else 1)
+        row: dict[str, Any] = dict(size=list(size), batch_size=batch_size)
+        row |= {m.name: dict(ms=m.milliseconds, peak_mib=m.peak_mib) for m in found}
+        if fits:
+            need = max(need, row['dense']['peak_mib'] * 2**20 / pixels)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def plot_break_even(curves: dict[str, dict[str, Any]], title: str, path: Path) -> None:
+    """One line per baseline; a dot at the paper's share."""
+    import matplotlib as mpl
+
+    mpl.use('Agg')
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from mmsparse.engine.baselines import BASELINES
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
+    for name, curve in curves.items():
+        shares = [float(s) for s in curve['speedup']]
+        speedups = list(curve['speedup'].values())
+        line, = axes.plot(shares, speedups, label=BASELINES[name].name)
+        paper = BASELINES[name].density
+        axes.plot(paper, np.interp(paper, shares, speedups), 'o', color=line.get_color())
+    axes.axhline(1, color='black', linewidth=0.8)
+    axes.set(xscale='log', yscale='log', xlabel='share of active pixels (dot: in the paper)',
+             ylabel='speed-up over dense inference', title=title)
+    ticks = [0.5, 1, 2, 4, 8]
+    axes.set_yticks(ticks, [f'{t:g}x' for t in ticks])
+    axes.set_xticks(shares, [f'{s:.0%}' for s in shares])
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_scaling(rows: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Time and peak memory against megapixels at batch 1, and against the batch size."""
+    import matplotlib as mpl
+
+    mpl.use('Agg')
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), layout='constrained', sharex='col')
+    single = [r for r in rows if r['batch_size'] == 1]
+    batches = [r for r in rows if r['size'] == single[0]['size']]
+    megapixels = ('megapixels, batch 1', single, lambda r: r['size'][0] * r['size'][1] / 1e6)
+    images = (f'batch size at {single[0]["size"][0]}x{single[0]["size"][1]}', batches,
+              lambda r: r['batch_size'])
+    for column, (xlabel, group, x) in enumerate((megapixels, images)):
+        for model in ('dense', 'refined'):
+            known = [r for r in group if model in r]
+            axes[0, column].plot([x(r) for r in known], [r[model]['ms'] / 1000 for r in known],
+                                 'o-', label=model)
+            axes[1, column].plot([x(r) for r in known],
+                                 [r[model]['peak_mib'] / 1024 for r in known], 'o-', label=model)
+        axes[1, column].set_xlabel(xlabel)
+        for row, ylabel in enumerate(('seconds per image', 'peak memory, GiB')):
+            axes[row, column].set(ylabel=ylabel, ylim=(0, None))
+            axes[row, column].legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measure, write the figures, draw."""
+    args = parse_args()
+    if not args.summary.is_file():
+        raise SystemExit(f'bench_plots.py: {args.summary} does not exist; `make bench` writes '
+                         'work_dirs/bench/summary.json')
+    import torch
+
+    import mmsparse  # noqa: F401  mends the framework before configs are read
+    from mmsparse.engine.machine import machine
+
+    summary = json.loads(args.summary.read_text())
+    facts = machine(torch.device('cpu'))
+    times = unet_times(tuple(summary['shape']), args.shares)
+    curves = break_even(summary, times)
+    sizes = [SIZES[i] for i in args.sizes]
+    rows = scaling([(size, 1) for size in sizes] + [(sizes[0], b) for b in args.batch_size if b > 1])
+    args.out.mkdir(parents=True, exist_ok=True)
+    figures = dict(machine=facts, summary_machine=summary['machine'], unet_ms=times,
+                   break_even=curves, scaling=rows)
+    (args.out / 'plots.json').write_text(json.dumps(figures, indent=2) + '\n')
+    plot_break_even(curves, f'SparseRefine, {facts["device"]}', args.out / 'break_even.png')
+    plot_scaling(rows, f'FCN-HRNet-W48, {facts["device"]}', args.out / 'scaling.png')
+    print(f'written to {args.out}')
+
+
+if __name__ == '__main__':
+    main()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / 'README.md', *ROOT.glob('docs/*.md'), *ROOT.glob('projects/*/README.md')])
+PAGES = sorted([ROOT / 'README.md', *ROOT.glob('docs/**/*.md'), *ROOT.glob('projects/*/README.md')])
 BLOCK = re.compile(r'^```python\n(.*?)^```', re.M | re.S)
 
 
@@ -45,7 +45,7 @@ def test_links_and_names_lead_somewhere(page):
         assert (ROOT / name).exists(), f'{page.name} names missing {name}'
     for config in re.findall(r'\b((?:sparserefine|fcn)_[a-z][\w.-]+\.py)\b', text):
         assert config.startswith('fcn_hr48_4xb2') or list(ROOT.glob(f'configs/*/{config}')), config
-    for make in re.findall(r'^make (\w+)', text, re.M):
+    for make in re.findall(r'^make ([\w-]+)', text, re.M):
         assert re.search(rf'^{make}:', (ROOT / 'Makefile').read_text(), re.M), make
 
 

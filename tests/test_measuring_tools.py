@@ -190,7 +190,7 @@ def test_bench_writes_ratios_and_sets_them_beside_the_committed(root, tmp_path):
     result = run(root, tmp_path, 'bench', *small, '--only', 'unet_5', 'hrnet', '--committed', 'no')
     assert result.returncode == 0, result.stderr
     found = json.loads(out.read_text())
-    for key in ('unet_speedup_5', 'unet_speedup_5_fine', 'unet_memory_ratio', 'e2e_hrnet'):
+    for key in ('unet_speedup_5', 'unet_speedup_5_wide', 'unet_memory_ratio', 'e2e_hrnet'):
         assert found[key] > 0
     assert 0 < found['overhead_share'] == found['overhead_hrnet'] < 1
     assert found['unet_5']['auto']['difference'] < 1e-5

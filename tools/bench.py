@@ -1,16 +1,16 @@
 """How much faster this package is, in ratios of one run; `make bench`.
 
-1. The sparse U-Net of SparseRefine, 5 and 6 stages, 11.8 % of the pixels in bands: every level
-   through spconv (a faithful port) against engine='auto'; once more with finer bands, which fill
-   the coarse levels (keys ending in _fine).
+1. The sparse U-Net of SparseRefine, 5 and 6 stages, 11.8 % of the pixels in thin bands, which fill
+   the coarse levels (24, 48, 84, 100 %): every level through spconv (a faithful port) against
+   engine='auto'; once more with wider bands (17, 27, 47, 79, 99 %; keys ending in _wide).
 2. The paper's five baselines end to end: the dense high-resolution model against SparseRefine,
-   both with batch norms folded and channels last, masks of the paper's density. Beside each time
-   its floor: the low-resolution pass, and the U-Net's multiply-accumulates at the rate of the
+   both with batch norms folded and channels last, wide bands of the paper's density. Beside each
+   time its floor: the low-resolution pass, and the U-Net's multiply-accumulates at the rate of the
    machine's dense convolutions.
 
 Random weights, batch 1, float32, on the CPU, what is compared in turns. Writes
-work_dirs/bench/summary.json and sets the ratios beside the committed ones of
-docs/benchmarks/cpu.json. The five baselines take about 20 minutes on 2 cores.
+work_dirs/bench/summary.json, a table beside it, .md, and sets the ratios beside the committed ones
+of docs/benchmarks/cpu.json. About 20 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DENSITY = 0.118  # HRNet-W48's, SparseRefine supplement Table 1
 CHANNELS = (32, 64, 128, 256, 512, 1024)
 # Distance of the random values that make the bands, in pixels; suffix of the keys.
-MASKS = {'': 40, '_fine': 16}
+MASKS = {'': 16, '_wide': 40}
 UNETS = {'unet_5': 5, 'unet_6': 6}
 PAIRS = ('hrnet', 'segformer', 'mask2former_t', 'mask2former_l', 'segnext')
 
@@ -78,49 +78,95 @@ def pair_figures(name: str, result: PairMeasurement, rate: float) -> dict[str, A
 
 def summarize(summary: dict[str, Any]) -> None:
     """Add what is the worst of several figures."""
-    for key, start in (('unet_memory_ratio', 'unet_memory_ratio_'), ('overhead_share', 'overhead_')):
+    worst = dict(unet_memory_ratio='unet_memory_ratio_', overhead_share='overhead_')
+    for key, start in worst.items():
         values = [v for k, v in summary.items()
                   if k.startswith(start) and k != key and isinstance(v, float)]
         if values:
             summary[key] = max(values)
 
 
+def ratio_rows(summary: dict[str, Any], committed: dict[str, Any]) -> list[list[str]]:
+    """Every ratio beside the committed one."""
+    return [[key, f'{value:.2f}', f'{committed[key]:.2f}' if key in committed else '']
+            for key, value in sorted(summary.items()) if isinstance(value, float)]
+
+
+def unet_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """The sparse U-Net by both engines."""
+    rows = []
+    for key in (f'{name}{suffix}' for suffix in MASKS for name in UNETS):
+        if key in summary:
+            port, ours = summary[key]['sparse'], summary[key]['auto']
+            rows.append([key, f'{port["ms"]:.0f}', f'{ours["ms"]:.0f}',
+                         f'{port["ms"] / ours["ms"]:.2f}x', f'{port["peak_mib"]:.0f}',
+                         f'{ours["peak_mib"]:.0f}', f'{ours["difference"]:.0e}'])
+    return rows
+
+
+def pair_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """The baselines in detail."""
+    rows = []
+    for name in (name for name in PAIRS if f'pair_{name}' in summary):
+        pair = summary[f'pair_{name}']
+        dense, refined, stages = pair['dense'], pair['refined'], pair['refined']['stages']
+        low, unet = stages['low-resolution pass'], stages['U-Net']
+        rows.append([
+            name, f'{refined["density"]:.1%}', *(f'{value:.0f}' for value in (
+                dense['milliseconds'], refined['milliseconds'], low, unet,
+                sum(stages.values()) - low - unet, pair['unet_gmacs'], pair['floor_ms'])),
+            f'{refined["milliseconds"] / pair["floor_ms"]:.2f}x',
+            f'{summary[f"e2e_{name}"]:.2f}x', f'{dense["peak_mib"]:.0f}',
+            f'{refined["peak_mib"]:.0f}'])
+    return rows
+
+
+RATIOS = 'figure', 'now', 'committed'
+UNET = ('U-Net', 'spconv ms', 'auto ms', 'speed-up', 'spconv MiB', 'auto MiB', 'difference')
+PAIR = ('baseline', 'refined', 'dense ms', 'SparseRefine ms', 'low res.', 'U-Net', 'rest', 'GMACs',
+        'floor ms', 'of floor', 'speed-up', 'dense MiB', 'refined MiB')
+
+
 def print_tables(summary: dict[str, Any], committed: dict[str, Any]) -> None:
-    """The ratios beside the committed ones, then the baselines in detail."""
+    """All of it on the console."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 130)
-    facts = summary['machine']
-    table = Table('figure', title=f'{facts["device"]}, torch {facts["torch"]}, '
-                                  f'{summary["shape"][0]}x{summary["shape"][1]}')
-    table.add_column('now', justify='right')
-    table.add_column('committed', justify='right')
-    for key, value in summary.items():
-        if isinstance(value, float):
-            old = committed.get(key)
-            table.add_row(key, f'{value:.2f}', '' if old is None else f'{old:.2f}')
-    console.print(table)
-    if committed and committed['machine'] != facts:
+    console = Console(width=None if Console().is_terminal else 150)
+    for titles, rows in ((RATIOS, ratio_rows(summary, committed)), (UNET, unet_rows(summary)),
+                         (PAIR, pair_rows(summary))):
+        table = Table(titles[0])
+        for title in titles[1:]:
+            table.add_column(title, justify='right')
+        for row in rows:
+            table.add_row(*row)
+        if rows:
+            console.print(table)
+    if committed and committed['machine'] != summary['machine']:
         console.print(f'committed: {committed["machine"]["device"]}, torch '
                       f'{committed["machine"]["torch"]}; ratios depend on the machine')
-    table = Table('baseline', title='ms per image, U-Net in GMACs')
-    for name in ('dense', 'refined', 'low resolution', 'U-Net', 'rest', 'GMACs', 'floor',
-                 'above floor', 'peak MiB dense', 'refined'):
-        table.add_column(name, justify='right')
-    for name in PAIRS:
-        if f'pair_{name}' in summary:
-            row = summary[f'pair_{name}']
-            dense, refined, stages = row['dense'], row['refined'], row['refined']['stages']
-            low, unet = stages['low-resolution pass'], stages['U-Net']
-            table.add_row(
-                name, *(f'{value:.0f}' for value in (
-                    dense['milliseconds'], refined['milliseconds'], low, unet,
-                    sum(stages.values()) - low - unet, row['unet_gmacs'], row['floor_ms'])),
-                f'{refined["milliseconds"] / row["floor_ms"]:.2f}x',
-                f'{dense["peak_mib"]:.0f}', f'{refined["peak_mib"]:.0f}')
-    if table.row_count:
-        console.print(table)
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The tables for docs/benchmarks/."""
+    def table(titles: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+        return [f'| {" | ".join(cells)} |' for cells in (
+            titles, ['---'] * len(titles), *rows)] + ['']
+
+    facts, (height, width) = summary['machine'], summary['shape']
+    lines = [
+        f'# {facts["device"]}', '',
+        f'Written by `make bench`: {height}x{width}, batch 1, float32, random weights, torch '
+        f'{facts["torch"]}, {facts["engine"]}. Medians, what is compared in turns.', '',
+        '## The sparse U-Net, all spconv against auto', '',
+        f'{DENSITY:.1%} active in thin bands; `_wide`: the same share in wider bands.', '',
+        *table(UNET, unet_rows(summary)), '## Dense inference against SparseRefine', '',
+        'Batch norms folded, channels last, in both. Floor: the low-resolution pass, and the '
+        "U-Net's multiply-accumulates at the rate of the machine's dense convolutions"
+        + (f' ({summary["dense_conv_gmacs_per_s"]:.0f} GMAC/s).'
+           if 'dense_conv_gmacs_per_s' in summary else '.'), '',
+        *table(PAIR, pair_rows(summary))]
+    return '\n'.join(lines)
 
 
 def main() -> None:
@@ -153,6 +199,7 @@ def main() -> None:
             gc.collect()
         summarize(summary)
         args.out.write_text(json.dumps(summary, indent=2) + '\n')
+        args.out.with_suffix('.md').write_text(markdown(summary))
     committed = json.loads(args.committed.read_text()) if args.committed.is_file() else {}
     print_tables(summary, committed)
     print(f'written to {args.out}')

@@ -13,6 +13,7 @@ Writes break_even.png, scaling.png and plots.json. About 40 minutes on 2 cores.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def break_even(summary: dict[str, Any], times: dict[str, dict[str, float]]
         rest = refined['milliseconds'] - refined['stages']['U-Net']
         line = [(float(share), ms) for share, ms in times[str(stages)].items()]
         even = None
-        for (s0, t0), (s1, t1) in zip(line, line[1:]):
+        for (s0, t0), (s1, t1) in itertools.pairwise(line):
             if rest + t0 <= dense < rest + t1:
                 even = s0 + (s1 - s0) * (dense - rest - t0) / (t1 - t0)
         curves[name] = dict(break_even=even,
@@ -178,7 +179,8 @@ def main() -> None:
     times = unet_times(tuple(summary['shape']), args.shares)
     curves = break_even(summary, times)
     sizes = [SIZES[i] for i in args.sizes]
-    rows = scaling([(size, 1) for size in sizes] + [(sizes[0], b) for b in args.batch_size if b > 1])
+    batches = [(sizes[0], b) for b in args.batch_size if b > 1]
+    rows = scaling([(size, 1) for size in sizes] + batches)
     args.out.mkdir(parents=True, exist_ok=True)
     figures = dict(machine=facts, summary_machine=summary['machine'], unet_ms=times,
                    break_even=curves, scaling=rows)

@@ -114,8 +114,9 @@ def main() -> None:
     refining = [name for name, model in models.items() if hasattr(model, 'selector')]
     densities = {} if args.density is None else dict.fromkeys(refining, args.density)
     rows = []
+    clocked = len(refining) * max(args.iterations // 2, min(args.iterations, 3))
     passes = len(args.batch_size) * len(args.precision) * (
-        len(models) * (args.warmup + args.iterations) + max(args.iterations // 2, min(args.iterations, 3)))
+        len(models) * (args.warmup + args.iterations) + clocked)
     with progress_display() as progress:
         task = progress.add_task('Measure', total=passes, note='')
         for batch_size in args.batch_size:
@@ -133,7 +134,8 @@ def main() -> None:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         summary = dict(machine=facts, shape=list(args.shape), iterations=args.iterations,
-                       fused=args.fuse, random_weights=not args.checkpoints, results=[r.as_dict() for r in rows])
+                       fused=args.fuse, random_weights=not args.checkpoints,
+                       results=[r.as_dict() for r in rows])
         args.out.write_text(json.dumps(summary, indent=2) + '\n')
 
 

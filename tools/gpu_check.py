@@ -113,7 +113,8 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> list[d
 def engine_table(rows: list[dict[str, Any]]) -> list[str]:
     """The engines beside each other, in Markdown."""
     lines = ['| stages | precision | batch | all sparse ms | all dense ms | auto ms '
-             '| peak MiB, sparse / dense / auto | difference of auto |', '|---|---|---|---|---|---|---|---|']
+             '| peak MiB, sparse / dense / auto | difference of auto |',
+             '|---|---|---|---|---|---|---|---|']
     for row in rows:
         head = f'| {row["stages"]} | {row["precision"]} | {row["batch_size"]} '
         if 'auto' not in row:
@@ -140,7 +141,7 @@ def report(summary: dict[str, Any]) -> str:
         *engine_table(summary['engines']), '',
         '## Dense inference against SparseRefine, per image', '',
         '| baseline | precision | batch | dense ms | SparseRefine ms | of it low resolution '
-        '| U-Net | peak MiB, dense / SparseRefine | speed-up | with CUDA graph | paper (RTX 3090) |',
+        '| U-Net | peak MiB, dense / SparseRefine | speed-up | with CUDA graph | paper, RTX 3090 |',
         '|---|---|---|---|---|---|---|---|---|---|---|']
     for row in summary['results']:
         head = f'| {row["baseline"]} | {row["precision"]} | {row["batch_size"]} '

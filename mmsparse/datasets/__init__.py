@@ -7,11 +7,20 @@ from .isic import ISICDataset
 from .layout import CheckedSegDataset
 from .scene_dataset import SceneDataset
 from .scenes import render_scene
-from .transforms import KeepLowRes, LoadLRLogits, PackRefineInputs, RenderScene
+from .transforms import (
+    KeepLowRes,
+    LabelBoundaryWeight,
+    LoadLRLogits,
+    PackRefineInputs,
+    PackWeightedSegInputs,
+    RandomSquareCropAndScale,
+    RenderScene,
+)
 from .voc import PascalVOCDataset
 
 __all__ = [
     'BDD100KDataset', 'CamVidDataset', 'CheckedSegDataset', 'CityscapesDataset',
-    'DeepGlobeLandCoverDataset', 'ISICDataset', 'KeepLowRes', 'LoadLRLogits', 'PackRefineInputs',
-    'PascalVOCDataset', 'RenderScene', 'SceneDataset', 'render_scene'
+    'DeepGlobeLandCoverDataset', 'ISICDataset', 'KeepLowRes', 'LabelBoundaryWeight',
+    'LoadLRLogits', 'PackRefineInputs', 'PackWeightedSegInputs', 'PascalVOCDataset',
+    'RandomSquareCropAndScale', 'RenderScene', 'SceneDataset', 'render_scene'
 ]

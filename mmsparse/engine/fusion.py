@@ -1,7 +1,7 @@
 """Rewriting a trained model for faster inference, with the same results."""
 from __future__ import annotations
 
-from mmcv.cnn import fuse_conv_bn
+from mmcv.cnn import ConvModule, fuse_conv_bn
 from torch import channels_last, nn
 
 
@@ -19,7 +19,13 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
     Returns:
         The same model, in evaluation mode.
     """
-    fuse_conv_bn(model.eval().requires_grad_(False))
+    for module in model.modules():
+        # mmcv reads the order of computation from the order of children: norms that come first
+        # have to stand first.
+        if isinstance(module, ConvModule) and module.with_norm and (
+                module.order.index('norm') < module.order.index('conv')):
+            module._modules['conv'] = module._modules.pop('conv')
+    fuse_conv_bn(model.eval())
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.to(memory_format=channels_last)

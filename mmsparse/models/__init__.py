@@ -1,2 +1,3 @@
 """The published methods, one folder each; importing this registers their components."""
 from .sparserefine import *  # noqa: F401,F403
+from .swiftnet import *  # noqa: F401,F403

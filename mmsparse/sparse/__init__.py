@@ -3,7 +3,14 @@ from .complexity import coarser, strided_pairs, submanifold_pairs
 from .layers import ActiveBatchNorm, DownConv2d, Linear1x1, SubMConv2d, UpConv2d
 from .maps import SparseMap
 from .masked_dense import MaskedMap
-from .selection import entropy, fill_mask, limit_mask, logits_of, top_k_mask
+from .selection import (
+    entropy,
+    entropy_of_probabilities,
+    fill_mask,
+    limit_mask,
+    logits_of,
+    top_k_mask,
+)
 
 __all__ = [
     'ActiveBatchNorm',
@@ -15,6 +22,7 @@ __all__ = [
     'UpConv2d',
     'coarser',
     'entropy',
+    'entropy_of_probabilities',
     'fill_mask',
     'limit_mask',
     'logits_of',

@@ -2,9 +2,9 @@
 
 spconv's CPU kernels multiply tap by tap and scatter the products; gathering the rows into a block
 that stays in cache and multiplying once is faster. In tiles of 4 x 4 that hold enough active pixels
-a submanifold convolution goes through Winograd's transform instead (:mod:`.winograd`), which needs a
-quarter of the multiplications. Letters: ``N`` pixels, ``M`` results, ``C, D`` channels in and out,
-``T`` tiles.
+a submanifold convolution goes through Winograd's transform instead (:mod:`.winograd`), which needs
+a quarter of the multiplications. Letters: ``N`` pixels, ``M`` results, ``C, D`` channels in and
+out, ``T`` tiles.
 """
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, sites: Sites, 
 
 
 def tap_matrix(weight: Tensor) -> Tensor:
-    """Taps of a convolution ``[D, ..., C]`` as ``[k * C, D]``: a view, products take it as it is."""
+    """Taps of a convolution ``[D, ..., C]`` as ``[k * C, D]``: a view, which products take."""
     return weight.reshape(len(weight), -1).T
 
 
@@ -122,22 +122,25 @@ def down_conv(x: RowMap, weight: Tensor, padding: int, scratch: str | None = Non
     return RowMap(gathered_product(x.rows, table, tap_matrix(weight), cells, out=out), cells)
 
 
-def up_conv(x: RowMap, weight: Tensor, padding: int, fine: RowMap,
+def up_conv(x: RowMap, weight: Tensor, padding: int, fine: RowMap, join: bool = False,
             scratch: str | None = None) -> RowMap:
     """Inverse of :func:`down_conv`, onto the pixels that it read.
 
     Args:
         weight: ``[D, 3, 3, C]``.
         fine: over those pixels.
+        join: give the channels of ``fine`` first, then the result's.
         scratch: as in :func:`subm_conv`.
     """
     sites, d = fine.sites, len(weight)
     taps_of = weight.flatten(1, 2)
-    out = sites.memory((len(sites) + 1, d), x.rows, scratch)
+    c = fine.rows.shape[1] if join else 0
+    out = sites.memory((len(sites) + 1, c + d), x.rows, scratch)
+    out[:, :c] = fine.rows[:, :c]
     out[-1] = 0
     for pixels, table, taps in sites.readers(padding):
         if len(pixels):
             part = sites.memory((len(pixels) + 1, d), x.rows, 'part')
             gathered_product(x.rows, table, tap_matrix(taps_of[:, taps]), sites, out=part)
-            out.index_copy_(0, pixels, part[:-1])
+            out[:, c:].index_copy_(0, pixels, part[:-1])
     return fine.replace_rows(out)

@@ -34,7 +34,7 @@ from .winograd import affine_relu
 if TYPE_CHECKING:
     from spconv.pytorch import SparseConvTensor
 
-NORM_BLOCK = 4096  # rows that stay in cache between the norm and the ReLU
+NORM_BLOCK = 1 << 18  # values that stay in cache between the norm and the ReLU
 ActiveMap = Union['SparseConvTensor', MaskedMap, RowMap]
 
 
@@ -50,14 +50,12 @@ def with_rows(x: ActiveMap, rows: Tensor) -> ActiveMap:
     return x.replace_rows(rows) if isinstance(x, MaskedMap) else x.replace_feature(rows)
 
 
-def concat(a: ActiveMap, b: ActiveMap, scratch: str | None = None) -> ActiveMap:
+def concat(a: ActiveMap, b: ActiveMap) -> ActiveMap:
     """Channels of two maps over the same pixels."""
     if isinstance(a, MaskedMap):
         return masked_dense.concat(a, b)
     if isinstance(a, RowMap):
-        shape = len(a.rows), a.rows.shape[1] + b.rows.shape[1]
-        rows = a.sites.memory(shape, a.rows, scratch)
-        return a.replace_rows(torch.cat([a.rows, b.rows], 1, out=rows))
+        return a.replace_rows(torch.cat([a.rows, b.rows], 1))
     return a.replace_feature(torch.cat([a.features, b.features], 1))
 
 
@@ -212,13 +210,20 @@ class UpConv2d(_Conv3x3):
         bound = (9 * self.out_channels) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
-    def forward(self, x: ActiveMap, fine: ActiveMap, scratch: str | None = None) -> ActiveMap:
-        """``C`` coarse to ``D`` fine channels, on the pixels and row order of ``fine``."""
+    def forward(self, x: ActiveMap, fine: ActiveMap, *, join: bool = False,
+                scratch: str | None = None) -> ActiveMap:
+        """``C`` coarse to ``D`` fine channels, on the pixels and row order of ``fine``.
+
+        Args:
+            join: give the channels of ``fine`` first, then the result's.
+        """
         if isinstance(x, MaskedMap):
-            return masked_dense.up_conv(x, self.weight, self.padding, fine.mask)
-        if isinstance(x, RowMap):
-            return gathered.up_conv(x, self.weight, self.padding, fine, scratch)
-        return self._spconv(x, 'down', inverse=True)
+            y = masked_dense.up_conv(x, self.weight, self.padding, fine.mask)
+        elif isinstance(x, RowMap):
+            return gathered.up_conv(x, self.weight, self.padding, fine, join, scratch)
+        else:
+            y = self._spconv(x, 'down', inverse=True)
+        return concat(fine, y) if join else y
 
 
 class Linear1x1(nn.Linear):
@@ -257,8 +262,8 @@ class ActiveBatchNorm(nn.BatchNorm1d):
             return MaskedMap(data.relu_() * x.mask, x.mask)
         if isinstance(x, RowMap):
             out = x.sites.memory(x.rows.shape, x.rows, scratch)
-            affine = self.scale_and_shift()
-            for rows, result in zip(x.rows.split(NORM_BLOCK), out.split(NORM_BLOCK), strict=True):
+            affine, step = self.scale_and_shift(), max(1, NORM_BLOCK // x.rows.shape[1])
+            for rows, result in zip(x.rows.split(step), out.split(step), strict=True):
                 affine_relu(rows, affine, out=result)
             out[-1] = 0
             return x.replace_rows(out)

@@ -32,7 +32,11 @@ def entropy(logits: Tensor, dim: int = 1) -> Tensor:
     Returns:
         float32, ``logits`` without the dimension ``dim``.
     """
-    p = logits.float().softmax(dim)
+    return entropy_of_probabilities(logits.float().softmax(dim), dim)
+
+
+def entropy_of_probabilities(p: Tensor, dim: int = 1) -> Tensor:
+    """As :func:`entropy`, of the softmax itself, float32."""
     return -(p * p.clamp(min=1e-5).log_()).sum(dim)
 
 

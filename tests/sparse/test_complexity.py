@@ -52,7 +52,8 @@ def test_macs_are_those_of_spconvs_own_pairs(padding):
             half = output.indice_dict[f'subm{module.level}'].indice_pair_num[:4]
             pairs = 2 * int(half.sum()) + len(output.features)
         else:
-            pairs = int(output.indice_dict[f'down{module.level}'].indice_pair_num.sum())
+            maps = inputs[0].indice_dict | output.indice_dict
+            pairs = int(maps[f'down{module.level}'].indice_pair_num.sum())
         total += pairs * weight
 
     def count_linear(module, inputs, output):

@@ -94,7 +94,11 @@ def test_strided_convolution_and_its_inverse_equal_loops(padding, batch, height,
     assert {tuple(c) for c in cells.tolist()} == set(expected)
     assert_rows(coarse, expected, cells)
     fine = [tuple(i) for i in pixels.indices.tolist()]
-    assert_rows(up(coarse, x), loop_up(expected, up.weight, fine, padding), pixels.indices)
+    expected = loop_up(expected, up.weight, fine, padding)
+    assert_rows(up(coarse, x), expected, pixels.indices)
+    joined = up(coarse, x, join=True)
+    assert torch.equal(joined.features[:, :3], pixels.features)
+    assert_rows(joined.replace_rows(joined.rows[:, 3:]), expected, pixels.indices)
 
 
 @pytest.mark.parametrize('channels', [4, 96])
@@ -173,7 +177,8 @@ def test_without_a_name_nothing_is_overwritten():
     conv, norm = SubMConv2d(6, 6, 0).double(), ActiveBatchNorm(6).double().eval()
     down, up = DownConv2d(6, 6, 0, 1).double(), UpConv2d(6, 6, 0, 1).double()
     layers = [conv, norm, Linear1x1(6, 6).double(), lambda y: conv(y, norm=norm),
-              lambda y: conv(y, plus=x), lambda y: up(down(y), y), lambda y: concat(y, y), down]
+              lambda y: conv(y, plus=x), lambda y: up(down(y), y), lambda y: concat(y, y), down,
+              lambda y: up(down(y), y, join=True)]
     results = [layer(x).rows for layer in layers]
     kept = [rows.clone() for rows in results]
     other = x.replace_rows(torch.randn_like(x.rows))

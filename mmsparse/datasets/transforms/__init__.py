@@ -1,5 +1,14 @@
 """Transforms of the data pipelines."""
 from .low_res import KeepLowRes, LoadLRLogits, PackRefineInputs
 from .render import RenderScene
+from .swiftnet import LabelBoundaryWeight, PackWeightedSegInputs, RandomSquareCropAndScale
 
-__all__ = ['KeepLowRes', 'LoadLRLogits', 'PackRefineInputs', 'RenderScene']
+__all__ = [
+    'KeepLowRes',
+    'LabelBoundaryWeight',
+    'LoadLRLogits',
+    'PackRefineInputs',
+    'PackWeightedSegInputs',
+    'RandomSquareCropAndScale',
+    'RenderScene',
+]

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
-from mmsparse.sparse import entropy
+from mmsparse.sparse import entropy, entropy_of_probabilities
 
 
 @MODELS.register_module()
@@ -42,9 +42,9 @@ class GatedEnsembler(BaseModule):
 
     def weights(self, low: Tensor, refined: Tensor) -> Tensor:
         """``(w1, w2)`` of each pixel, ``[N, 2]``, non-negative and summing to one."""
-        inputs = torch.cat([
-            low.softmax(1), entropy(low)[:, None],
-            refined.softmax(1), entropy(refined)[:, None]], 1)
+        p, q = low.softmax(1), refined.softmax(1)
+        inputs = torch.cat([p, entropy_of_probabilities(p)[:, None],
+                            q, entropy_of_probabilities(q)[:, None]], 1)
         return self.gate(inputs).softmax(1)
 
     def forward(self, low: Tensor, refined: Tensor) -> Tensor:

@@ -104,15 +104,16 @@ class UNetLevel(nn.Module):
                 y = from_masked(self.below(to_masked(y), dense_above), y)
             else:
                 y = self.below(y, dense_above)
-            y = self.up(self.up_norm(y, 'normed'), skip, 'hidden')
+            y = self.up(self.up_norm(y, 'normed'), skip, join=True, scratch='input')
         else:
             # Without padding, a mask that lies only in the last row or column of an even grid
             # has no coarse cell at all. Zero times the parameters keeps them in the graph, so
             # that distributed training need not search for unused ones.
             idle = [p for m in (self.down_norm, self.down, self.below, self.up_norm, self.up)
                     for p in m.parameters()]
-            y = with_rows(skip, rows_of(skip) * 0 + sum(p.sum() * 0 for p in idle))
-        return self.decoder(concat(skip, y, 'input'))
+            nothing = rows_of(skip) * 0 + sum(p.sum() * 0 for p in idle)
+            y = concat(skip, with_rows(skip, nothing))
+        return self.decoder(y)
 
 
 @MODELS.register_module()

@@ -1,0 +1,70 @@
+"""Multiply-accumulates and parameters of a config's model, counted without computing."""
+from __future__ import annotations
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from .benchmark import dense_macs
+
+
+def pretrained_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that start from a checkpoint, as far as ``init_cfg`` says so.
+
+    A module may say more: ``pretrained_prefixes()`` which of its own do, ``PRETRAINED_WITH``
+    (child to child) which of its children start from another's weights.
+    """
+    found: set[str] = set()
+    for name, module in model.named_modules():
+        cfg = getattr(module, 'init_cfg', None)
+        if not isinstance(cfg, dict) or cfg.get('type') != 'Pretrained':
+            continue
+        prefixes = getattr(module, 'pretrained_prefixes', lambda: ('',))()
+        dot = f'{name}.' if name else ''
+        found |= {dot + key for key, _ in module.named_parameters() if key.startswith(prefixes)}
+    for name, module in model.named_modules():
+        for child, source in getattr(module, 'PRETRAINED_WITH', {}).items():
+            dot = f'{name}.' if name else ''
+            if any(key.startswith(f'{dot}{source}.') for key in found):
+                found |= {f'{dot}{child}.{key}'
+                          for key, _ in getattr(module, child).named_parameters()}
+    return found
+
+
+@torch.no_grad()
+def complexity(config: str, size: tuple[int, int], cfg_options: dict | None = None
+               ) -> dict[str, int]:
+    """Count for one image.
+
+    Args:
+        config: file of an mmseg model.
+        size: ``(H, W)``.
+        cfg_options: settings that override those of the config.
+
+    Returns:
+        ``MACs`` of convolutions and matrix products, twice that as ``FLOPs``, and ``parameters``,
+        of them ``pretrained`` and ``random``.
+
+    Raises:
+        NotImplementedError: the model needs values, not only shapes, to compute.
+    """
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(cfg_options or {})
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    with torch.device('meta'):
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+        inputs = torch.empty(1, 3, *size)
+    metas = [dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)]
+    try:
+        macs = dense_macs(lambda: model.encode_decode(inputs, metas))
+    except (NotImplementedError, RuntimeError) as error:
+        raise NotImplementedError(
+            f'{type(model).__name__} cannot be counted without computing; `mim run mmsparse '
+            f'benchmark` counts while it runs ({str(error).splitlines()[0]})') from error
+    total = {name: p.numel() for name, p in model.named_parameters()}
+    pretrained = sum(total[name] for name in pretrained_parameters(model))
+    parameters = sum(total.values())
+    return {'MACs': macs, 'FLOPs (2 x MACs)': 2 * macs, 'parameters': parameters,
+            'pretrained': pretrained, 'random': parameters - pretrained}

@@ -1,0 +1,91 @@
+"""The mean opinion of several segmentors. Source: SwiftNet (CVPR 2019), supplement Table 4."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS as MMSEG_MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from mmsparse.registry import MODELS
+
+
+@MODELS.register_module()
+class SegEnsemble(BaseSegmentor):
+    """Average the class probabilities of trained segmentors at full resolution.
+
+    For inference: members are trained by their own configs. Their data preprocessors must be alike;
+    the first one's is used. The logits of a data sample are the logarithm of the mean probability.
+
+    Args:
+        segmentors: configs of the members; ``init_cfg=dict(type='Pretrained', checkpoint=...)``
+            inside names the weights of one.
+
+    Raises:
+        ValueError: there is no member, the members' classes or preprocessors differ, or one has a
+            sigmoid channel.
+    """
+
+    def __init__(self, *, segmentors: list[dict], data_preprocessor: dict | None = None,
+                 pretrained: None = None, train_cfg: dict | None = None,
+                 test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
+        if not segmentors:
+            raise ValueError('SegEnsemble.segmentors must name at least one segmentor')
+        segmentors = [ConfigDict(s) for s in segmentors]
+        found = [s.pop('data_preprocessor', None) for s in segmentors]
+        if data_preprocessor is None and any(other != found[0] for other in found):
+            raise ValueError('the segmentors of a SegEnsemble must share one data_preprocessor; '
+                             f'got {found}')
+        super().__init__(data_preprocessor=data_preprocessor or found[0], init_cfg=init_cfg)
+        self.segmentors = nn.ModuleList(MMSEG_MODELS.build(s) for s in segmentors)
+        channels = [s.out_channels for s in self.segmentors]
+        if len(set(channels)) > 1 or channels[0] < 2:
+            raise ValueError('the segmentors of a SegEnsemble must predict the same two or more '
+                             f'channels, got {channels}')
+        self.out_channels, self.num_classes = channels[0], self.segmentors[0].num_classes
+        self.align_corners = self.segmentors[0].align_corners
+        self.decode_head = self.segmentors[0].decode_head  # what mmseg's post-processing asks
+        self.train_cfg, self.test_cfg = train_cfg, test_cfg
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logarithm of the mean probabilities, ``[B, K, H, W]``."""
+        size = tuple(inputs.shape[2:])
+        mean = torch.zeros((), device=inputs.device)
+        for segmentor in self.segmentors:
+            logits = segmentor.inference(inputs, batch_img_metas).float()
+            if tuple(logits.shape[2:]) != size:
+                logits = F.interpolate(logits, size=size, mode='bilinear', align_corners=False)
+            mean = mean + logits.softmax(1) / len(self.segmentors)
+        return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None
+                ) -> list[SegDataSample]:
+        """Class maps and logits in mmseg's data samples."""
+        size = tuple(inputs.shape[2:])
+        if data_samples is None:
+            metas = [dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
+                     for _ in inputs]
+        else:
+            metas = [s.metainfo for s in data_samples]
+        return self.postprocess_result(self.encode_decode(inputs, metas), data_samples)
+
+    def extract_feat(self, inputs: Tensor) -> list[tuple[Tensor, ...]]:
+        """Features of every member."""
+        return [segmentor.extract_feat(inputs) for segmentor in self.segmentors]
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        size = tuple(inputs.shape[2:])
+        metas = [dict(ori_shape=size, img_shape=size, pad_shape=size) for _ in inputs]
+        return self.encode_decode(
+            inputs, metas if data_samples is None else [s.metainfo for s in data_samples])
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Not defined.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            'a SegEnsemble is not trained; train each of its segmentors by its own config')

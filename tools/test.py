@@ -15,7 +15,9 @@ def parse_args() -> argparse.Namespace:
     """The command line, as in mmseg's ``tools/test.py``."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='a checkpoint: a file or a URL')
+    parser.add_argument('checkpoint', nargs='?',
+                        help='a checkpoint: a file or a URL; an mmsparse.SegEnsemble needs none, '
+                             'its config names those of its members')
     parser.add_argument('--out', help='where predictions go: a folder (mmseg) or a .pkl (mmdet)')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', help='save painted predictions here')
@@ -81,9 +83,15 @@ def save_predictions(cfg: Config, out: str) -> None:
 def main() -> None:
     """Merge the command line into the config and run mmengine's runner."""
     args = parse_args()
-    check_checkpoint(args.checkpoint)
+    if args.checkpoint is not None:
+        check_checkpoint(args.checkpoint)
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
+    if args.checkpoint is None:
+        if cfg.model.type != 'mmsparse.SegEnsemble':
+            stop(f'{args.config} needs a checkpoint')
+        for member in cfg.model.segmentors:
+            check_checkpoint(member.get('init_cfg', {}).get('checkpoint', 'of a member'))
     if args.show or args.show_dir:
         paint(cfg, args)
     if args.tta:
@@ -95,6 +103,8 @@ def main() -> None:
     from mmengine.runner import Runner
 
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if args.checkpoint is None:
+        runner.model.init_weights()  # the members' own weights
     runner.test()
 
 

@@ -1,0 +1,179 @@
+"""Every SwiftNet config builds, trains a step and predicts; the recipe is the paper's."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from mmseg.utils import register_all_modules
+
+from mmsparse.models.swiftnet import SegEnsemble
+
+FOLDER = Path(__file__).parents[2] / 'configs' / 'swiftnet'
+CONFIGS = sorted(p.stem for p in FOLDER.glob('*.py'))
+TRAINED = [name for name in CONFIGS if '-ens-' not in name]
+R18 = 'swiftnet-ss_r18_1xb14-53k_cityscapes-768x768'
+PYR3 = 'swiftnet-pyr3_r18_1xb14-53k_cityscapes-768x768'
+SIZE = (96, 130)
+
+
+def load(name):
+    return Config.fromfile(FOLDER / f'{name}.py')
+
+
+def without_weights(cfg):
+    """Nothing is fetched."""
+    if isinstance(cfg, dict):
+        if isinstance(cfg.get('init_cfg'), dict) and cfg['init_cfg'].get('type') == 'Pretrained':
+            cfg['init_cfg'] = None
+        for value in cfg.values():
+            without_weights(value)
+    elif isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            without_weights(value)
+    return cfg
+
+
+def build(cfg):
+    register_all_modules(init_default_scope=False)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    return revert_sync_batchnorm(MODELS.build(without_weights(cfg.model)))
+
+
+def batch(model, classes=5, count=2, weights=True):
+    images, samples = [], []
+    for seed in range(count):
+        g = torch.Generator().manual_seed(seed)
+        label = torch.randint(classes, (1, 6, 8), generator=g)
+        label = label.repeat_interleave(16, 1).repeat_interleave(17, 2)[..., :SIZE[1]]
+        image = (label * 40).repeat(3, 1, 1) + torch.randint(9, (3, *SIZE), generator=g)
+        sample = SegDataSample(metainfo=dict(ori_shape=SIZE, img_shape=SIZE))
+        sample.gt_sem_seg = PixelData(data=label)
+        if weights:
+            sample.gt_weight_map = PixelData(data=torch.ones(1, *SIZE))
+        images.append(image.to(torch.uint8))
+        samples.append(sample)
+    return model.data_preprocessor(dict(inputs=images, data_samples=samples), True)
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_every_config_trains_a_step_and_predicts(name):
+    model = build(load(name))
+    loss, _ = model.parse_losses(model(**batch(model, weights='pyr' in name), mode='loss'))
+    loss.backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None]
+    assert loss.isfinite() and not missing
+    model.eval()
+    with torch.no_grad():
+        result, _ = model(**batch(model), mode='predict')
+    assert result.pred_sem_seg.shape == SIZE and result.seg_logits.shape == SIZE
+
+
+@pytest.mark.parametrize('name', sorted(set(CONFIGS) - set(TRAINED)))
+@torch.no_grad()
+def test_an_ensemble_averages_probabilities(name):
+    model = build(load(name)).eval()
+    inputs = batch(model)
+    logits = [m.inference(inputs['inputs'], [s.metainfo for s in inputs['data_samples']])
+              for m in model.segmentors]
+    expected = sum(x.softmax(1) for x in logits) / len(logits)
+    result, _ = model(**inputs, mode='predict')
+    torch.testing.assert_close(result.seg_logits.data.softmax(0), expected[0])
+    assert torch.equal(result.pred_sem_seg.data[0], expected[0].argmax(0))
+    with pytest.raises(NotImplementedError, match='each of its segmentors by its own config'):
+        model(**inputs, mode='loss')
+
+
+@torch.no_grad()
+def test_an_ensemble_of_a_model_with_itself_is_the_model():
+    cfg = without_weights(load(R18).model)
+    alone = build(load(R18)).eval()
+    both = SegEnsemble(segmentors=[cfg, cfg]).eval()
+    for member in both.segmentors:
+        member.load_state_dict(alone.state_dict(), strict=False)
+    inputs = batch(alone)
+    expected, _ = alone(**inputs, mode='predict')
+    found, _ = both(**batch(both), mode='predict')
+    torch.testing.assert_close(found.seg_logits.data.softmax(0),
+                               expected.seg_logits.data.softmax(0))
+    assert torch.equal(found.pred_sem_seg.data, expected.pred_sem_seg.data)
+
+
+def test_an_ensemble_refuses_what_does_not_match():
+    cfg = without_weights(load(R18).model)
+    other = cfg.copy()
+    other['data_preprocessor'] = dict(cfg.data_preprocessor, mean=[0, 0, 0])
+    fewer = cfg.copy()
+    fewer['decode_head'] = dict(cfg.decode_head, num_classes=3)
+    for members, message in (([], 'at least one'), ([cfg, other], 'share one data_preprocessor'),
+                             ([cfg, fewer], r'channels, got \[19, 3\]')):
+        with pytest.raises(ValueError, match=message):
+            SegEnsemble(segmentors=members)
+
+
+def test_the_recipe():
+    cfg = load(R18)
+    model = build(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    groups = {(g['lr'], g['weight_decay']): 0 for g in optimizer.param_groups}
+    for group in optimizer.param_groups:
+        groups[group['lr'], group['weight_decay']] += sum(p.numel() for p in group['params'])
+    assert groups == {(1e-4, 2.5e-5): 11_176_512, (4e-4, 1e-4): 620_559}
+    assert optimizer.defaults['betas'] == (0.9, 0.99) and type(optimizer) is torch.optim.Adam
+    assert cfg.train_dataloader.batch_size == 14 and cfg.train_cfg.max_iters == 250 * (2975 // 14)
+    assert cfg.param_scheduler[0].eta_min == 1e-6
+    scratch = build_optim_wrapper(model, load(R18.replace('ss_', 'ss-scratch_')).optim_wrapper)
+    assert {g['lr'] for g in scratch.optimizer.param_groups} == {4e-4}
+
+
+def test_partly_pretrained_models_learn_by_part():
+    cfg = load(R18.replace('ss_', 'ss-pretrained-rb2_'))
+    model = build(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    names = {id(p): n for n, p in model.named_parameters()}
+    slow = {names[id(p)] for g in optimizer.param_groups if g['lr'] == 1e-4 for p in g['params']}
+    parts = ('backbone.conv1', 'backbone.bn1', 'backbone.layer1', 'backbone.layer2')
+    assert slow == {n for n in names.values() if n.startswith(parts)}
+
+
+@pytest.mark.parametrize('name', [R18, PYR3])
+def test_two_images_are_learned_by_heart(name):
+    model = build(load(name)).train()
+    data = batch(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(60):
+        loss, log = model.parse_losses(model(**data, mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.25 * losses[0] and log['decode.acc_seg'] > 90
+
+
+@pytest.mark.parametrize('name', [R18, PYR3])
+@torch.no_grad()
+def test_channels_last_and_autocast(name):
+    model = build(load(name)).eval()
+    x = torch.randn(2, 3, *SIZE)
+    plain = model(x)
+    torch.testing.assert_close(model.to(memory_format=torch.channels_last)(
+        x.contiguous(memory_format=torch.channels_last)), plain, atol=1e-4, rtol=1e-3)
+    with torch.autocast('cpu', torch.bfloat16):
+        half = model(x)
+    assert (half.float() - plain).norm() < 0.05 * plain.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [R18, PYR3])
+@torch.no_grad()
+def test_compiled_equals_eager(name):
+    model = build(load(name)).eval()
+    x = torch.randn(1, 3, *SIZE)
+    compiled = torch.compile(model, fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-3)

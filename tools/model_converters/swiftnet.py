@@ -1,0 +1,148 @@
+"""Rename the weights of the authors' SwiftNet for a SwiftNet config of this package.
+
+For people who hold a checkpoint of either release; none is distributed here. The config decides what
+the weights must fit: swiftnet-ss-cvpr for the CVPR release, swiftnet-ss-2020 for the later one
+(taps after the ReLU in both), swiftnet-pyr3 for its pyramid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The authors' names and ours, in the order of trial; level numbers are handled apart.
+RENAMED = [
+    (r'backbone\.spp\.spp\.spp_bn\.(norm|conv)\.', r'neck.spp.project.\1.'),
+    (r'backbone\.spp\.spp\.spp(\d)\.(norm|conv)\.', r'neck.spp.levels.\1.\2.'),
+    (r'backbone\.spp\.spp\.spp_fuse\.(norm|conv)\.', r'neck.spp.fuse.\1.'),
+    (r'backbone\.upsample\.(\d)\.bottleneck\.(norm|conv)\.', r'neck.upsample.\1.bottleneck.\2.'),
+    (r'backbone\.upsample\.(\d)\.blend_conv\.(norm|conv)\.', r'neck.upsample.\1.blend.\2.'),
+    (r'backbone\.upsample_blends\.(\d)\.blend_conv\.(norm|conv)\.', r'neck.blends.\1.\2.'),
+    (r'logits\.norm\.', 'decode_head.norm.'),
+    (r'logits\.conv\.', 'decode_head.conv_seg.'),
+]
+DROPPED = re.compile(r'(.*\.)?(img_mean|img_std)$')
+LEVEL_NORM = re.compile(r'backbone\.((?:layer\d\.\d+\.)?bn\d)\.(\d)\.(\w+)$')
+BOTTLENECK = re.compile(r'backbone\.upsample_bottlenecks\.(\d)\.(norm|conv)\.(\w+)$')
+
+
+def stop(message: str) -> None:
+    """End with one line on stderr and exit code 1."""
+    sys.exit(f'{Path(sys.argv[0]).name}: {message}')
+
+
+def rename(key: str, pyramid: bool, plain: bool) -> str | None:
+    """Our name of one entry; ``None`` for what is not needed.
+
+    Args:
+        key: the authors' name.
+        pyramid: the model is a pyramid.
+        plain: its bottlenecks are convolutions without a norm.
+    """
+    if DROPPED.match(key):
+        return None
+    if found := BOTTLENECK.match(key):
+        stage, part, entry = found.groups()  # counted from the coarsest there
+        middle = '' if plain else f'{part}.'
+        return f'neck.bottlenecks.{3 - int(stage)}.{middle}{entry}'
+    if found := LEVEL_NORM.match(key):
+        name, level, entry = found.groups()
+        if level == '0':
+            return f'backbone.encoder.{name}.{entry}'
+        return f'backbone.level_norms.{int(level) - 1}.{name.replace(".", "/")}.{entry}'
+    for pattern, name in RENAMED:
+        renamed, count = re.subn(f'^{pattern}', name, key)
+        if count:
+            return renamed
+    return key.replace('backbone.', 'backbone.encoder.', 1) if pyramid else key
+
+
+def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under our names."""
+    bottlenecks = [k for k in state if 'upsample_bottlenecks' in k]
+    plain = not any('.norm.' in k for k in bottlenecks)
+    renamed = {rename(key, bool(bottlenecks), plain): value for key, value in state.items()}
+    renamed.pop(None, None)
+    return renamed
+
+
+def advice(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    """What does not fit, in terms of the configs' settings."""
+    lines = []
+    if any(k.startswith('neck.spp') for k in found) != any(k.startswith('neck.spp') for k in wanted):
+        lines.append('one of the two is a pyramid, the other has a single scale')
+    head = 'decode_head.conv_seg.weight'
+    if head in found and head in wanted:
+        ours, theirs = wanted[head].shape, found[head].shape
+        if ours != theirs:
+            lines.append(f'the classifier: {theirs[2]}x{theirs[3]} and {theirs[0]} classes in the '
+                         f'weights, {ours[2]}x{ours[3]} and {ours[0]} in the config '
+                         '(decode_head.kernel_size, num_classes)')
+        bias = head.replace('weight', 'bias')
+        if (bias in found) != (bias in wanted):
+            lines.append('the classifier has a bias only in the '
+                         f'{"weights" if bias in found else "config"} (decode_head.bias)')
+    levels = [{k.split('.')[2] for k in keys if k.startswith('backbone.level_norms.')}
+              for keys in (wanted, found)]
+    if levels[0] != levels[1]:
+        lines.append(f'norms of {len(levels[1]) + 1} level(s) in the weights, of '
+                     f'{len(levels[0]) + 1} in the config (backbone.levels, per_level_norm)')
+    for title, keys in (('lacks', wanted.keys() - found.keys()),
+                        ('has, and the config has not,', found.keys() - wanted.keys())):
+        keys = sorted(k for k in keys if not k.endswith('num_batches_tracked'))
+        if keys:
+            lines.append(f'the checkpoint {title} {len(keys)} entries, the first is {keys[0]}')
+    shapes = [k for k in sorted(wanted.keys() & found.keys())
+              if wanted[k].shape != found[k].shape]
+    if shapes:
+        key = shapes[0]
+        lines.append(f'{len(shapes)} entries have other shapes, the first is {key}: '
+                     f'{list(found[key].shape)} in the weights, {list(wanted[key].shape)} in the '
+                     'config')
+    return lines
+
+
+def main() -> None:
+    """Read, rename, compare with the config's model, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', type=Path, help="the authors' .pt file")
+    parser.add_argument('config', help='a SwiftNet config, for example swiftnet-ss-cvpr_r18_X.py')
+    parser.add_argument('out', type=Path, help='where the renamed weights go')
+    parser.add_argument('--force', action='store_true', help='write over a file that exists')
+    args = parser.parse_args()
+    for path in (args.checkpoint, Path(args.config)):
+        if not path.is_file():
+            stop(f'{path} does not exist')
+    if args.out.exists() and not args.force:
+        stop(f'{args.out} exists; --force writes over it')
+
+    import torch
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    import mmsparse  # noqa: F401  checkpoints are read safely
+
+    state = torch.load(args.checkpoint, map_location='cpu')
+    state = state.get('state_dict', state)
+    found = convert({key.removeprefix('module.'): value for key, value in state.items()})
+    cfg = Config.fromfile(args.config)
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        wanted = {k: v for k, v in MODELS.build(cfg.model).state_dict().items()}
+    problems = advice(wanted, found)
+    if problems:
+        stop(f'{args.checkpoint} does not fit {args.config}:\n  ' + '\n  '.join(problems))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict=found, meta={}), args.out)
+    print(f'written to {args.out}: {len(found)} entries')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,4 +1,5 @@
 """What the pages say works: code runs, configs build, commands exist, links lead somewhere."""
+import json
 import re
 import warnings
 from pathlib import Path
@@ -54,3 +55,21 @@ def test_every_tool_named_on_a_page_exists():
         for name in re.findall(r'mim run mmsparse (\w+)', page.read_text()):
             found = list((ROOT / 'tools').rglob(f'{name}.py'))
             assert found, f'{page.name}: mim run mmsparse {name}'
+
+
+def test_the_benchmark_page_quotes_the_committed_figures():
+    """Times and ratios of docs/benchmarks/README.md and README.md are those of cpu.json."""
+    found = json.loads((ROOT / 'docs/benchmarks/cpu.json').read_text())
+    page = (ROOT / 'docs/benchmarks/README.md').read_text()
+    rows = dict(zip(('unet_5', 'unet_6', 'unet_5_wide', 'unet_6_wide'),
+                    re.findall(r'stages \| ([\d.]+) s \| ([\d.]+) s \|', page), strict=True))
+    for key, (ours, port) in rows.items():
+        assert float(ours) == round(found[key]['auto']['ms'] / 1000, 2)
+        assert float(port) == round(found[key]['sparse']['ms'] / 1000, 2)
+    titles = dict(hrnet='FCN-HRNet-W48', segformer='SegFormer-B5', segnext='SegNeXt-L',
+                  mask2former_t='Mask2Former Swin-T', mask2former_l='Mask2Former Swin-L')
+    for key, title in titles.items():
+        assert f'| {title} | {found[f"e2e_{key}"]:.2f}x |' in page
+        assert 0.035 < found[f'overhead_{key}'] < 0.095, 'the page says 4 to 9 %'
+    readme = ' '.join((ROOT / 'README.md').read_text().split())
+    assert f'{found["e2e_hrnet"]:.1f} times (HRNet-W48) to {found["e2e_segformer"]:.1f}' in readme

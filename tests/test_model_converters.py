@@ -79,6 +79,11 @@ def test_a_round_through_the_authors_names(root, tmp_path, name):
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
     net.load_state_dict(found, strict=True)
+
+
+def test_nothing_is_written_over(root, tmp_path):
+    name, net = SINGLE, model(root, SINGLE)
+    (tmp_path / 'ours.pth').touch()
     again = run(root, tmp_path, authors_state(net), name)
     assert again.returncode == 1 and 'ours.pth exists; --force' in again.stderr
     assert run(root, tmp_path, authors_state(net), name, '--force').returncode == 0

@@ -33,6 +33,9 @@ def parse_args() -> argparse.Namespace:
                         help='size of the images (default: 1024 2048)')
     parser.add_argument('--batch-size', type=int, nargs='+', default=[1], metavar='B')
     parser.add_argument('--precision', nargs='+', default=['fp32'], choices=('fp32', 'fp16'))
+    parser.add_argument('--mode', choices=('predict', 'forward', 'paper'), default='predict',
+                        help="mmseg's predict (default); the network alone; or from an image in "
+                             'main memory to its classes there, as real-time papers time it')
     parser.add_argument('--density', type=float,
                         help='refine this share of the pixels, in thin bands, whatever the '
                              'selector chooses')
@@ -123,18 +126,20 @@ def main() -> None:
             for precision in args.precision:
                 rows += benchmark(
                     models, size=tuple(args.shape), batch_size=batch_size, precision=precision,
-                    densities=densities, iterations=args.iterations, warmup=args.warmup,
+                    densities=densities, mode=args.mode, iterations=args.iterations,
+                    warmup=args.warmup,
                     progress=lambda: progress.advance(task))
     facts = machine(device)
     height, width = args.shape
-    title = f'{height}x{width}, {facts["device"]}, torch {facts["torch"]}, {facts["engine"]}'
+    title = (f'{args.mode}, {height}x{width}, {facts["device"]}, torch {facts["torch"]}, '
+             f'{facts["engine"]}')
     console = Console(width=None if Console().is_terminal else 160)
     for table in result_tables(rows, title):
         console.print(table)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         summary = dict(machine=facts, shape=list(args.shape), iterations=args.iterations,
-                       fused=args.fuse, random_weights=not args.checkpoints,
+                       fused=args.fuse, mode=args.mode, random_weights=not args.checkpoints,
                        results=[r.as_dict() for r in rows])
         args.out.write_text(json.dumps(summary, indent=2) + '\n')
 

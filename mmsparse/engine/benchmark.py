@@ -28,6 +28,9 @@ from .machine import peak_memory
 from .stages import StageClock, synchronize
 
 PRECISIONS = ('fp32', 'fp16')
+# What is timed: mmseg's predict; the network alone, as it comes out of its head; or from an image
+# in main memory to its classes there, logits at full size, as real-time papers time it.
+MODES = ('predict', 'forward', 'paper')
 
 
 @dataclass
@@ -149,12 +152,20 @@ def precision_context(models: Sequence[nn.Module], precision: str, device: torch
 
 
 @torch.no_grad()
-def predict_time(model: nn.Module, batch: dict, device: torch.device) -> tuple[float, list]:
-    """Milliseconds of one ``predict`` on preprocessed images, and its data samples."""
+def predict_time(model: nn.Module, batch: dict, device: torch.device, mode: str = 'predict'
+                 ) -> tuple[float, Any]:
+    """Milliseconds of one pass on preprocessed images, and its result, by ``mode`` of ``MODES``."""
     samples = [SegDataSample(metainfo=dict(s.metainfo)) for s in batch['data_samples']]
+    inputs = batch['inputs'].cpu() if mode == 'paper' else batch['inputs']
     synchronize(device)
     start = time.perf_counter()
-    result = model(batch['inputs'], samples, mode='predict')
+    if mode == 'predict':
+        result = model(inputs, samples, mode='predict')
+    elif mode == 'forward':
+        result = model(inputs, mode='tensor')
+    else:
+        logits = model.encode_decode(inputs.to(device), [s.metainfo for s in samples])
+        result = logits.argmax(1).to(torch.uint8).cpu()
     synchronize(device)
     return (time.perf_counter() - start) * 1000, result
 
@@ -165,6 +176,7 @@ def benchmark(models: dict[str, nn.Module],
               batch_size: int = 1,
               precision: str = 'fp32',
               densities: dict[str, float] | None = None,
+              mode: str = 'predict',
               iterations: int = 20,
               warmup: int = 3,
               progress: Callable[[], None] = lambda: None) -> list[Measurement]:
@@ -180,10 +192,16 @@ def benchmark(models: dict[str, nn.Module],
         precision: ``'fp32'`` or ``'fp16'``.
         densities: by name, the share of pixels that a refining model is made to refine, in
             :func:`thin_bands`; without, its selector decides.
+        mode: what is timed, one of ``MODES``; stages are known of ``'predict'`` alone.
         iterations: timed passes of every model.
         warmup: passes before them.
         progress: called after every pass.
+
+    Raises:
+        ValueError: precision or mode are unknown.
     """
+    if mode not in MODES:
+        raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
     names = list(models)
     device = next(models[names[0]].parameters()).device
     images = scene_batch(batch_size, size)
@@ -196,9 +214,9 @@ def benchmark(models: dict[str, nn.Module],
         masks[name] = thin_bands(size, density, batch_size).to(device)
 
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    clocks = {n: StageClock(m) for n, m in models.items() if hasattr(m, 'STAGES')}
+    clocks = {name: StageClock(model) for name, model in models.items()
+              if hasattr(model, 'STAGES') and mode == 'predict'}
     others: dict[str, list[float]] = {name: [] for name in clocks}
-    results = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision_context(list(models.values()), precision, device))
         for name in names:
@@ -206,7 +224,7 @@ def benchmark(models: dict[str, nn.Module],
         for step in range(-warmup, iterations):
             turn = step % len(names)
             for name in names[turn:] + names[:turn]:
-                elapsed, results[name] = predict_time(models[name], batches[name], device)
+                elapsed, _ = predict_time(models[name], batches[name], device, mode)
                 if step >= 0:
                     seconds[name].append(elapsed / batch_size)
                 progress()
@@ -216,8 +234,7 @@ def benchmark(models: dict[str, nn.Module],
                     elapsed, _ = predict_time(models[name], batches[name], device)
                 others[name].append(elapsed - sum(x[-1] for x in clock.milliseconds.values()))
                 progress()
-        costs = {name: cost(models[name], batches[name], results[name], device)
-                 for name in names}
+        costs = {name: cost(models[name], batches[name], device, mode) for name in names}
     return [Measurement(
         name=name, batch_size=batch_size, precision=precision,
         milliseconds=statistics.median(seconds[name]),
@@ -271,20 +288,20 @@ def compare_engines(channels: Sequence[int], mask: Tensor, engines: Sequence[str
     return rows
 
 
-def cost(model: nn.Module, batch: dict, samples: list[SegDataSample], device: torch.device
+def cost(model: nn.Module, batch: dict, device: torch.device, mode: str
          ) -> dict[str, float | None]:
-    """Density, GMACs per image and peak memory of one ``predict``."""
+    """Density, GMACs per image and peak memory of one pass."""
+    peak = peak_memory(lambda: predict_time(model, batch, device, mode), device)
     density = None
-    if 'selected' in samples[0]:
+    if hasattr(model, 'selector'):
+        samples = predict_time(model, batch, device)[1]
         mask = torch.cat([s.selected.data for s in samples])
         density = float(mask.float().mean())
-    peak = peak_memory(lambda: predict_time(model, batch, device), device)
-    if density is not None:
         macs = refined_macs(model, batch, mask)
     else:
         metas = [s.metainfo for s in batch['data_samples']]
         macs = dense_macs(lambda: model.encode_decode(batch['inputs'], metas))
-    return dict(density=density, gmacs=macs / len(samples) / 1e9, peak_mib=peak / 2**20)
+    return dict(density=density, gmacs=macs / len(batch['inputs']) / 1e9, peak_mib=peak / 2**20)
 
 
 @torch.no_grad()

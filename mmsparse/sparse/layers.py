@@ -125,7 +125,8 @@ class _Conv3x3(nn.Module):
         from spconv.core import ConvAlgo
         from spconv.pytorch.conv import SparseConvolutionBase
 
-        weight = self.weight
+        # spconv does not look at strides, and `model.to(memory_format=...)` changes them.
+        weight = self.weight.contiguous()
         # The training flag chooses between kernels with and without a backward.
         training = self.training or self._needs_grad(x)
         if x.features.dtype == torch.float16:

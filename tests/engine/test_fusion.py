@@ -1,4 +1,4 @@
-"""What folding must leave alone; that it keeps the five baselines' results: test_cityscapes_configs."""
+"""What folding must leave alone; on the five baselines: tests/models/test_cityscapes_configs.py."""
 import torch
 from mmcv.cnn import ConvModule
 from torch import nn

@@ -8,6 +8,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
@@ -174,7 +175,7 @@ def test_fused_for_inference_predicts_the_same(name):
     """The low-resolution pass in float64, with batch norms that do something."""
     model = build(refine_config(name)).eval()
     model.segmentor.double()
-    norms = [m for m in model.segmentor.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    norms = (m for m in model.segmentor.modules() if isinstance(m, _BatchNorm))
     for norm in norms:
         for tensor in (norm.running_mean, norm.bias):
             tensor.normal_(std=0.1)

@@ -262,3 +262,16 @@ def test_the_smallest_allowed_image_works(padding, depth):
     assert n == (math.ceil(2 ** (depth - 1)) if padding else 2 ** depth - 1)
     assert net(SparseMap.from_mask(torch.randn(1, 3, n, n),
                                    torch.ones(1, n, n).bool())).shape == (n * n, 4)
+
+
+@pytest.mark.parametrize('engine', ['auto', 'sparse', 'dense'])
+@torch.no_grad()
+def test_another_memory_format_changes_nothing(engine):
+    """``model.to(memory_format=torch.channels_last)`` restrides every 4-dimensional parameter."""
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 12, 16), engine=engine)).eval()
+    pixels = SparseMap.from_mask(torch.randn(1, 3, 96, 97), boundary_mask(1, 96, 97))
+    expected = net(pixels)
+    net.to(memory_format=torch.channels_last)
+    assert not net.stem.weight.is_contiguous()
+    torch.testing.assert_close(net(pixels), expected)

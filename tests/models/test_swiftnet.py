@@ -165,7 +165,8 @@ def test_an_upsampling_module_equals_the_plain_formula():
 
 
 @pytest.mark.parametrize('options', [dict(up_block=b) for b in (
-    'conv3', 'conv1', 'group8', 'dwsep', 'invres')] + [dict(up_mode='nearest'), dict(use_spp=False)])
+    'conv3', 'conv1', 'group8', 'dwsep', 'invres')] + [
+        dict(up_mode='nearest'), dict(use_spp=False)])
 @torch.no_grad()
 def test_every_variant_of_the_decoder_runs(options):
     neck = SwiftNetNeck(in_channels=TAPS, **options).eval()

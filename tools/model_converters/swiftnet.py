@@ -1,8 +1,8 @@
 """Rename the weights of the authors' SwiftNet for a SwiftNet config of this package.
 
-For people who hold a checkpoint of either release; none is distributed here. The config decides what
-the weights must fit: swiftnet-ss-cvpr for the CVPR release, swiftnet-ss-2020 for the later one
-(taps after the ReLU in both), swiftnet-pyr3 for its pyramid.
+For people who hold a checkpoint of either release; none is distributed here. The config decides
+what the weights must fit: swiftnet-ss-cvpr for the CVPR release, swiftnet-ss-2020 for the later
+one (taps after the ReLU in both), swiftnet-pyr3 for its pyramid.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def advice(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
     """What does not fit, in terms of the configs' settings."""
     lines = []
-    if any(k.startswith('neck.spp') for k in found) != any(k.startswith('neck.spp') for k in wanted):
+    pooled = [any(k.startswith('neck.spp') for k in keys) for keys in (wanted, found)]
+    if pooled[0] != pooled[1]:
         lines.append('one of the two is a pyramid, the other has a single scale')
     head = 'decode_head.conv_seg.weight'
     if head in found and head in wanted:

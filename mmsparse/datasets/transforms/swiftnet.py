@@ -23,15 +23,15 @@ class RandomSquareCropAndScale(BaseTransform):
     """Crop a square of random side at a random place, and resize it to ``size``.
 
     The side is ``int(size * s)`` with ``s`` uniform in ``ratio_range``: zooming in and out are not
-    equally likely as with a random resize, the mean zoom at (0.5, 2) is 0.92. Where the side exceeds
-    the image, the image is first padded to the right and below. The image is resized by
+    equally likely as with a random resize, the mean zoom at (0.5, 2) is 0.92. Where the side
+    exceeds the image, the image is first padded to the right and below. The image is resized by
     bicubic interpolation, label maps by nearest neighbor.
 
     Args:
         size: of the result in pixels.
         ratio_range: of ``s``.
-        pad_val: color of the padding, in the image's channel order (mmcv loads BGR); the mean color,
-            so that it is zero once normalized.
+        pad_val: color of the padding, in the image's channel order (mmcv loads BGR); the mean
+            color, so that it is zero once normalized.
         seg_pad_val: label of the padding.
 
     Raises:

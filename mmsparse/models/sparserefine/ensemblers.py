@@ -34,10 +34,10 @@ class GatedEnsembler(BaseModule):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.gate = nn.Sequential(
-            nn.Linear(2 * (num_classes + 1), hidden_channels), nn.ReLU(),
+            nn.Linear(2 * (num_classes + 1), hidden_channels), nn.ReLU(inplace=True),
             nn.Linear(hidden_channels, 2))
         self.classifier = nn.Sequential(
-            nn.Linear(num_classes, hidden_channels), nn.ReLU(),
+            nn.Linear(num_classes, hidden_channels), nn.ReLU(inplace=True),
             nn.Linear(hidden_channels, num_classes))
 
     def weights(self, low: Tensor, refined: Tensor) -> Tensor:

@@ -142,8 +142,8 @@ class SwiftNetPyramidBackbone(BaseModule):
 
     Level ``l`` sees the input resized directly to ``1 / 2^l``, rounded up, so that any image size
     works. With norms per level (the authors' 2020 release) every level has batch norms of its own,
-    but for those on shortcuts. A checkpoint of the encoder alone, or one with a single set of norms,
-    initializes the norms of every level.
+    but for those on shortcuts. A checkpoint of the encoder alone, or one with a single set of
+    norms, initializes the norms of every level.
 
     Source: CVPR 2019, sec. 3.3; Orsic and Segvic, "Efficient semantic segmentation with pyramidal
     fusion", Pattern Recognition 2020.

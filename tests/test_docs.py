@@ -73,3 +73,8 @@ def test_the_benchmark_page_quotes_the_committed_figures():
         assert 0.035 < found[f'overhead_{key}'] < 0.095, 'the page says 4 to 9 %'
     readme = ' '.join((ROOT / 'README.md').read_text().split())
     assert f'{found["e2e_hrnet"]:.1f} times (HRNet-W48) to {found["e2e_segformer"]:.1f}' in readme
+    even = json.loads((ROOT / 'docs/benchmarks/plots.json').read_text())['break_even']
+    assert f'{even["hrnet"]["break_even"]:.0%}'.replace('%', ' %') + ' of the pixels' in page
+    assert f'{even["segnext"]["break_even"]:.0%}'.replace('%', ' %') + ' on SegNeXt-L' in page
+    assert all(even[name]['break_even'] is None for name in titles
+               if name not in ('hrnet', 'segnext'))

@@ -204,3 +204,19 @@ def test_bench_writes_ratios_and_sets_them_beside_the_committed(root, tmp_path):
     assert later['e2e_hrnet'] == found['e2e_hrnet'] and later['unet_speedup_6'] > 0
     line = next(x for x in again.stdout.splitlines() if 'e2e_hrnet' in x)
     assert line.count(f'{found["e2e_hrnet"]:.2f}') == 2
+
+    plots = run(root, tmp_path, 'bench_plots', '--only', 'break_even', '--summary', out, '--shares',
+                0.1, 1.0, '--out', tmp_path)
+    assert plots.returncode == 0, plots.stderr
+    figures = json.loads((tmp_path / 'plots.json').read_text())
+    assert (tmp_path / 'break_even.png').is_file() and list(figures['break_even']) == ['hrnet']
+    refined = pair['refined']
+    rest = refined['milliseconds'] - refined['stages']['U-Net']
+    for share, speedup in figures['break_even']['hrnet']['speedup'].items():
+        assert speedup == pytest.approx(
+            pair['dense']['milliseconds'] / (rest + figures['unet_ms']['6'][share]))
+
+
+def test_plots_need_a_summary(root, tmp_path):
+    result = run(root, tmp_path, 'bench_plots', '--summary', tmp_path / 'none.json')
+    assert result.returncode == 1 and 'none.json does not exist' in result.stderr

@@ -172,16 +172,18 @@ def test_norms_and_biases_can_be_left_out_of_weight_decay():
 @BASELINES
 @torch.no_grad()
 def test_fused_for_inference_predicts_the_same(name):
-    """The low-resolution pass in float64, with batch norms that do something."""
+    """The low-resolution pass, with batch norms that do something."""
+    # SegNeXt's decoder draws its bases in float32
+    dtype, tolerance = (torch.float32, 1e-4) if 'segnext' in name else (torch.float64, 1e-9)
     model = build(refine_config(name)).eval()
-    model.segmentor.double()
+    model.segmentor.to(dtype)
     norms = (m for m in model.segmentor.modules() if isinstance(m, _BatchNorm))
     for norm in norms:
         for tensor in (norm.running_mean, norm.bias):
             tensor.normal_(std=0.1)
         for tensor in (norm.running_var, norm.weight):
             tensor.uniform_(0.5, 1.5)
-    inputs = torch.randn(2, 3, *SIZE, dtype=torch.float64)
+    inputs = torch.randn(2, 3, *SIZE, dtype=dtype)
 
     def logits():
         torch.manual_seed(0)  # SegNeXt's decoder starts from random bases
@@ -190,7 +192,7 @@ def test_fused_for_inference_predicts_the_same(name):
     before = logits()
     assert fuse_for_inference(model) is model
     after = logits()
-    assert (before - after).norm() < 1e-9 * before.norm()
+    assert (before - after).norm() < tolerance * before.norm()
     left = [m for m in model.segmentor.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(left) == STAND_ALONE_NORMS.get(name, 0)
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last)

@@ -136,7 +136,7 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
-        wanted = {k: v for k, v in MODELS.build(cfg.model).state_dict().items()}
+        wanted = MODELS.build(cfg.model).state_dict()
     problems = advice(wanted, found)
     if problems:
         stop(f'{args.checkpoint} does not fit {args.config}:\n  ' + '\n  '.join(problems))

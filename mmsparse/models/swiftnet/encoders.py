@@ -7,7 +7,7 @@ Segmentation of Road-driving Images", CVPR 2019, sec. 3. Letters: ``B`` images, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -116,13 +116,6 @@ class SwiftNetResNet(ResNet):
         return tuple(taps)
 
 
-def batch_norms(module: nn.Module, prefix: str = '') -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules of the batch norms inside."""
-    for name, child in module.named_modules(prefix=prefix):
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            yield name, child
-
-
 def view_with(module: nn.Module, others: dict[str, nn.Module], name: str = '') -> nn.Module:
     """The same network, its layers shared, with other modules under some names."""
     if name in others:
@@ -178,8 +171,9 @@ class SwiftNetPyramidBackbone(BaseModule):
         self.subsample = subsample
         self.antialias = antialias
         self.encoder = MMSEG_MODELS.build(encoder)
-        norms = {name: norm for name, norm in batch_norms(self.encoder)
-                 if per_level_norm and (norm_shortcut or 'downsample' not in name)}
+        norms = {name: module for name, module in self.encoder.named_modules()
+                 if isinstance(module, nn.modules.batchnorm._BatchNorm)
+                 and per_level_norm and (norm_shortcut or 'downsample' not in name)}
         # Norms of the levels after the first, by the encoder's names with '/' for the dot.
         self.level_norms = nn.ModuleList(
             ModuleDict({name.replace('.', '/'): copy.deepcopy(norm)

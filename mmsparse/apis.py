@@ -15,11 +15,12 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.fileio import get
-from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch import nn
+
+from mmsparse.engine.config import read_config
 
 # What a test pipeline may load pictures and labels with; here the picture is given.
 LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadAnnotations')
@@ -50,10 +51,8 @@ def init_model(config: str | Path | Config,
     """
     if isinstance(config, Config):
         config = copy.deepcopy(config)
-    elif '::' in str(config):
-        config = get_config(str(config))
     else:
-        config = Config.fromfile(config)
+        config = read_config(config)
     model = mmseg.apis.init_model(
         config, None if checkpoint is None else str(checkpoint),
         device or ('cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)

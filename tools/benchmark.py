@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import check_checkpoint, stop
+from command_line import check_checkpoint, check_config, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     from rich.table import Table
@@ -33,7 +34,8 @@ def parse_args() -> argparse.Namespace:
                         help='size of the images (default: 1024 2048)')
     parser.add_argument('--batch-size', type=int, nargs='+', default=[1], metavar='B')
     parser.add_argument('--precision', nargs='+', default=['fp32'], choices=('fp32', 'fp16'))
-    parser.add_argument('--mode', choices=('predict', 'forward', 'paper'), default='predict',
+    parser.add_argument('--mode', nargs='+', choices=('predict', 'forward', 'paper'),
+                        default=['predict'],
                         help="mmseg's predict (default); the network alone; or from an image in "
                              'main memory to its classes there, as real-time papers time it')
     parser.add_argument('--density', type=float,
@@ -60,27 +62,28 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def result_tables(rows: list[Measurement], title: str) -> list[Table]:
+def result_tables(rows: list[Measurement], parameters: dict[str, int], title: str) -> list[Table]:
     """Models below each other: totals, and the stages of those that have them."""
     from rich.table import Table
 
     def table(title: str, *names: str) -> Table:
         table = Table('model', title=title)
-        for name in ('batch', 'precision', *names):
+        for name in ('mode', 'batch', 'precision', *names):
             table.add_column(name, justify='right')
         return table
 
-    totals = table(title, 'ms / image', 'p95', 'speed', 'refined', 'GMACs', 'peak MiB')
+    totals = table(title, 'ms / image', 'p95', 'speed', 'refined', 'parameters', 'GMACs',
+                   'peak MiB')
     titles = list(dict.fromkeys(title for row in rows for title in row.stages))
     stages = table('ms / image by stage, each with the device synchronized', *titles)
     base: dict[tuple, float] = {}
     for row in rows:
-        first = base.setdefault((row.batch_size, row.precision), row.milliseconds)
-        head = row.name, str(row.batch_size), row.precision
+        first = base.setdefault((row.mode, row.batch_size, row.precision), row.milliseconds)
+        head = row.name, row.mode, str(row.batch_size), row.precision
         totals.add_row(
             *head, f'{row.milliseconds:.1f}', f'{row.p95:.1f}', f'{first / row.milliseconds:.2f}x',
-            '' if row.density is None else f'{row.density:.1%}', f'{row.gmacs:.1f}',
-            f'{row.peak_mib:.0f}')
+            '' if row.density is None else f'{row.density:.1%}', f'{parameters[row.name]:,}',
+            f'{row.gmacs:.1f}', f'{row.peak_mib:.0f}')
         if row.stages:
             stages.add_row(*head, *(f'{row.stages.get(t, 0):.1f}' for t in titles))
     return [totals, stages] if titles else [totals]
@@ -90,8 +93,7 @@ def main() -> None:
     """Build the models, measure, print the table, write the JSON."""
     args = parse_args()
     for config in args.configs:
-        if '::' not in config and not Path(config).is_file():
-            stop(f'config {config} does not exist')
+        check_config(config)
     for checkpoint in args.checkpoints:
         check_checkpoint(checkpoint)
 
@@ -112,34 +114,37 @@ def main() -> None:
               for config, checkpoint in zip(args.configs, checkpoints, strict=True)}
     if len(models) < len(args.configs):
         stop('two of the configs have the same file name')
+    parameters = {name: sum(p.numel() for part, p in model.named_parameters()
+                            if not part.startswith('auxiliary_head'))
+                  for name, model in models.items()}
     if args.fuse:
         models = {name: fuse_for_inference(model) for name, model in models.items()}
     refining = [name for name, model in models.items() if hasattr(model, 'selector')]
     densities = {} if args.density is None else dict.fromkeys(refining, args.density)
     rows = []
     clocked = len(refining) * max(args.iterations // 2, min(args.iterations, 3))
-    passes = len(args.batch_size) * len(args.precision) * (
-        len(models) * (args.warmup + args.iterations) + clocked)
+    runs = list(product(args.mode, args.batch_size, args.precision))
+    passes = len(runs) * len(models) * (args.warmup + args.iterations) + clocked * sum(
+        mode == 'predict' for mode, *_ in runs)
     with progress_display() as progress:
         task = progress.add_task('Measure', total=passes, note='')
-        for batch_size in args.batch_size:
-            for precision in args.precision:
-                rows += benchmark(
-                    models, size=tuple(args.shape), batch_size=batch_size, precision=precision,
-                    densities=densities, mode=args.mode, iterations=args.iterations,
-                    warmup=args.warmup,
-                    progress=lambda: progress.advance(task))
+        for mode, batch_size, precision in runs:
+            rows += benchmark(
+                models, size=tuple(args.shape), batch_size=batch_size, precision=precision,
+                densities=densities, mode=mode, iterations=args.iterations, warmup=args.warmup,
+                progress=lambda: progress.advance(task))
     facts = machine(device)
     height, width = args.shape
-    title = (f'{args.mode}, {height}x{width}, {facts["device"]}, torch {facts["torch"]}, '
+    title = (f'{height}x{width}, {facts["device"]}, torch {facts["torch"]}, '
              f'{facts["engine"]}')
     console = Console(width=None if Console().is_terminal else 160)
-    for table in result_tables(rows, title):
+    for table in result_tables(rows, parameters, title):
         console.print(table)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         summary = dict(machine=facts, shape=list(args.shape), iterations=args.iterations,
-                       fused=args.fuse, mode=args.mode, random_weights=not args.checkpoints,
+                       fused=args.fuse, parameters=parameters,
+                       random_weights=not args.checkpoints,
                        results=[r.as_dict() for r in rows])
         args.out.write_text(json.dumps(summary, indent=2) + '\n')
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import check_checkpoint, stop
+from command_line import check_checkpoint, check_config, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import torch
@@ -153,24 +153,22 @@ def summarize(curve: ScoreCurve, chosen: int, name: str, **facts: Any) -> dict:
 def main() -> None:
     """Count, choose, print, plot, write."""
     args = parse_args()
-    if '::' not in args.config and not Path(args.config).is_file():
-        stop(f'config {args.config} does not exist')
+    check_config(args.config)
     check_checkpoint(args.checkpoint)
     out = args.out or Path('work_dirs', Path(args.config).stem, 'calibration.json')
     if out.exists() and not args.force:
         stop(f'{out} exists; --force overwrites it')
 
     import torch
-    from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from rich.console import Console
 
     import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine import progress_display
     from mmsparse.engine.calibration import plot, score_curve
+    from mmsparse.engine.config import read_config
 
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.default_scope)
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     model = load_model(cfg, args.checkpoint, device)

@@ -42,22 +42,24 @@ def load_config(args: argparse.Namespace) -> Config:
     ``--cfg-options`` comes first, then the launcher, then the work folder: the command line, else
     the config, else ``work_dirs/NAME_OF_CONFIG``.
     """
-    if not Path(args.config).is_file():
-        stop(f'config {args.config} does not exist')
-    from mmengine.config import Config
-
+    check_config(args.config)
     import mmsparse  # noqa: F401  the prefix `mmsparse::` and safe checkpoints, before parsing
+    from mmsparse.engine.config import read_config
 
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     return cfg
+
+
+def check_config(config: str) -> None:
+    """Stop where a config file is missing; ``package::name`` is looked up when it is read."""
+    if '::' not in config and not Path(config).is_file():
+        stop(f'config {config} does not exist')
 
 
 def check_checkpoint(path: str) -> None:

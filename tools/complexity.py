@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from command_line import stop
+from command_line import check_config, stop
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,8 +32,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Count, print, write."""
     args = parse_args()
-    if '::' not in args.config and not Path(args.config).is_file():
-        stop(f'config {args.config} does not exist')
+    check_config(args.config)
     if min(args.shape) < 1:
         stop(f'--shape must be positive, got {args.shape}')
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from command_line import check_checkpoint, stop
+from command_line import check_checkpoint, check_config, stop
 
 TOLERANCE = 1e-3  # relative, of float32 logits; share of pixels with another class
 
@@ -36,8 +36,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build, write, compare."""
     args = parse_args()
-    if '::' not in args.config and not Path(args.config).is_file():
-        stop(f'config {args.config} does not exist')
+    check_config(args.config)
     if args.checkpoint is not None:
         check_checkpoint(args.checkpoint)
     if args.out.exists() and not args.force:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import check_checkpoint, stop
+from command_line import check_checkpoint, check_config, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import numpy as np
@@ -139,8 +139,7 @@ def main() -> None:
     """Label every image; exit code 1 if one failed."""
     args = parse_args()
     check_checkpoint(args.checkpoint)
-    if '::' not in args.config and not Path(args.config).is_file():
-        stop(f'config {args.config} does not exist')
+    check_config(args.config)
     places = place_outputs(find_images(args.images), args.out)
     if args.window:
         import matplotlib.pyplot as plt

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
@@ -24,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmsparse.datasets.scenes import render_scene
 from mmsparse.sparse import SparseMap
 
+from .config import read_config
 from .machine import peak_memory
 from .stages import StageClock, synchronize
 
@@ -41,19 +41,21 @@ class Measurement:
         name: of the model.
         batch_size: ``B``.
         precision: ``'fp32'`` or ``'fp16'``.
-        milliseconds: median time per image of a whole ``predict``.
+        mode: what was timed, one of ``MODES``.
+        milliseconds: median time per image.
         p95: 95th percentile of the same.
         stages: median milliseconds per image by stage, each with the device synchronized, so that
             they add up to somewhat more than the total, and ``'other'``, the time between them;
             empty for a model without stages.
         density: share of refined pixels; ``None`` for a model without refinement.
         gmacs: multiply-accumulates per image in 10^9; of sparse layers by pairs of active pixels.
-        peak_mib: highest memory during one ``predict`` above that before it, in MiB.
+        peak_mib: highest memory during one pass above that before it, in MiB.
     """
 
     name: str
     batch_size: int
     precision: str
+    mode: str
     milliseconds: float
     p95: float
     stages: dict[str, float] = field(default_factory=dict)
@@ -69,8 +71,7 @@ class Measurement:
 def load_model(config: str, checkpoint: str | None, device: torch.device,
                cfg_options: dict | None = None) -> nn.Module:
     """A segmentor in evaluation mode; random weights without a checkpoint, nothing is fetched."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
+    cfg = read_config(config, cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is not None:
@@ -236,7 +237,7 @@ def benchmark(models: dict[str, nn.Module],
                 progress()
         costs = {name: cost(models[name], batches[name], device, mode) for name in names}
     return [Measurement(
-        name=name, batch_size=batch_size, precision=precision,
+        name=name, batch_size=batch_size, precision=precision, mode=mode,
         milliseconds=statistics.median(seconds[name]),
         p95=float(np.percentile(seconds[name], 95)),
         stages={title: statistics.median(entries) / batch_size for title, entries in

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import torch
-from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from .benchmark import dense_macs
+from .config import read_config
 
 
 def pretrained_parameters(model: nn.Module) -> set[str]:
@@ -50,8 +50,7 @@ def complexity(config: str, size: tuple[int, int], cfg_options: dict | None = No
     Raises:
         NotImplementedError: the model needs values, not only shapes, to compute.
     """
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
+    cfg = read_config(config, cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     with torch.device('meta'):
         model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()

@@ -1,6 +1,8 @@
 """Rewriting a trained model for faster inference, with the same results."""
 from __future__ import annotations
 
+import copy
+
 from mmcv.cnn import ConvModule, fuse_conv_bn
 from torch import channels_last, nn
 
@@ -19,7 +21,17 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
     Returns:
         The same model, in evaluation mode.
     """
+    for module in list(model.modules()):
+        if hasattr(module, 'unshare'):
+            module.unshare()
+    convolutions: set[int] = set()
     for module in model.modules():
+        # A convolution with several norms after it (a detector's levels) takes up one of them only.
+        for name, child in module.named_children():
+            if isinstance(child, nn.Conv2d):
+                if id(child) in convolutions:
+                    module._modules[name] = copy.deepcopy(child)
+                convolutions.add(id(child))
         # mmcv reads the order of computation from the order of children: norms that come first
         # have to stand first.
         if isinstance(module, ConvModule) and module.with_norm and (

@@ -187,6 +187,11 @@ class SwiftNetPyramidBackbone(BaseModule):
             for own in self.level_norms]
         self._register_load_state_dict_pre_hook(self._fill_level_norms)
 
+    def unshare(self) -> None:
+        """Give every level layers of its own, for :func:`mmsparse.engine.fuse_for_inference`."""
+        self._views = nn.ModuleList(copy.deepcopy(view) for view in self._views)
+        del self.encoder, self.level_norms
+
     def init_weights(self) -> None:
         """Initialize the encoder, by its own ``init_cfg``, and start every level's norms there."""
         super().init_weights()

@@ -35,6 +35,7 @@ class SwiftNetHead(BaseDecodeHead):
         super().__init__(dropout_ratio=dropout_ratio, init_cfg=init_cfg, **kwargs)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'SwiftNetHead.kernel_size must be odd, got {kernel_size!r}')
+        del self.conv_seg  # so that the norm stands before it, as it is computed
         self.norm = nn.BatchNorm2d(self.in_channels)
         self.relu = nn.ReLU(inplace=True)
         self.conv_seg = nn.Conv2d(self.in_channels, self.out_channels, kernel_size,

@@ -25,7 +25,7 @@ import torch
 
 from mmsparse.unpickling import RestrictedUnpickler, UnsafeCheckpointError
 
-__all__ = ['UnsafeCheckpointError', 'install', 'load_checkpoint']
+__all__ = ['UnsafeCheckpointError', 'install', 'load_checkpoint', 'load_part']
 
 _LOAD = torch.load
 
@@ -129,3 +129,37 @@ def install() -> None:
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         if not hasattr(loader, 'runs_nothing'):
             CheckpointLoader.register_scheme(prefix, safe(loader), force=True)
+
+
+def load_part(module: torch.nn.Module, checkpoint: str, key: str) -> None:
+    """Load a checkpoint into a part of a model, every key and every shape.
+
+    mmengine itself loads what fits and only warns about the rest.
+
+    Args:
+        module: built without auxiliary heads; their weights in the checkpoint are skipped.
+        checkpoint: path or URL.
+        key: what the checkpoint is called in the config, for the error.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: keys or shapes differ, the first few of each kind are listed.
+    """
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    weights = loaded.get('state_dict', loaded)
+    weights = {k: v for k, v in weights.items() if not k.startswith('auxiliary_head.')}
+    own = module.state_dict()
+    problems = {
+        'missing': sorted(own.keys() - weights.keys()),
+        'unknown': sorted(weights.keys() - own.keys()),
+        'of another shape': [k for k in own if k in weights and own[k].shape != weights[k].shape],
+    }
+    if any(problems.values()):
+        listed = '; '.join(f'{len(keys)} {kind} ({", ".join(keys[:3])}{", …" * (len(keys) > 3)})'
+                           for kind, keys in problems.items() if keys)
+        parts = ', '.join(type(part).__name__ for part in (
+            module, getattr(module, 'backbone', None)) if part is not None)
+        raise ValueError(f'{key} {checkpoint} does not fit ({parts}), weights are {listed}')
+    module.load_state_dict(weights)

@@ -71,8 +71,9 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.M
     from mmengine.runner import load_checkpoint
     from mmengine.runner.checkpoint import CheckpointLoader
 
+    from mmsparse.checkpoint import load_part
     from mmsparse.models.sparserefine import LearnableSelector, SparseRefineSegmentor
-    from mmsparse.models.sparserefine.weights import is_refiner, load_segmentor
+    from mmsparse.models.sparserefine.weights import is_refiner
 
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if not isinstance(model, SparseRefineSegmentor):
@@ -85,7 +86,7 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.M
         stop(f'{checkpoint} holds the segmentor alone, but LearnableSelector has weights: train '
              'first')
     else:
-        load_segmentor(model.segmentor, checkpoint)
+        load_part(model.segmentor, checkpoint, 'the checkpoint')
     return model.to(device).eval()
 
 

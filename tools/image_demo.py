@@ -89,7 +89,7 @@ def load_model(args: argparse.Namespace) -> torch.nn.Module:
 
 def draw(model: torch.nn.Module, image: np.ndarray, sample: SegDataSample) -> np.ndarray:
     """The five panels."""
-    from mmsparse.models.sparserefine import EntropySelector
+    from mmsparse.sparse import EntropySelector
     from mmsparse.visualization import refinement_strip
 
     maps = [sample.get(name).data[0].cpu().numpy() for name in (

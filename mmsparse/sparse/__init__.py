@@ -4,26 +4,37 @@ from .layers import ActiveBatchNorm, DownConv2d, Linear1x1, SubMConv2d, UpConv2d
 from .maps import SparseMap
 from .masked_dense import MaskedMap
 from .selection import (
+    dilate,
     entropy,
     entropy_of_probabilities,
     fill_mask,
+    label_boundary,
     limit_mask,
     logits_of,
     top_k_mask,
 )
+from .selectors import BoundarySelector, EntropySelector, Selection, Selector
+from .upsampled import UpsampledLogits
 
 __all__ = [
     'ActiveBatchNorm',
+    'BoundarySelector',
     'DownConv2d',
+    'EntropySelector',
     'Linear1x1',
     'MaskedMap',
+    'Selection',
+    'Selector',
     'SparseMap',
     'SubMConv2d',
     'UpConv2d',
+    'UpsampledLogits',
     'coarser',
+    'dilate',
     'entropy',
     'entropy_of_probabilities',
     'fill_mask',
+    'label_boundary',
     'limit_mask',
     'logits_of',
     'strided_pairs',

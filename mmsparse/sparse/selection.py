@@ -5,6 +5,7 @@ Letters: ``B`` images, ``K`` classes, ``H, W`` size.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -99,3 +100,43 @@ def fill_mask(mask: Tensor, score: Tensor, min_points: int, valid: Tensor | None
     first = score.masked_fill(mask, float('inf')).masked_fill(~valid & ~mask, float('-inf'))
     wanted = count.clamp(min=min_points)
     return top_k_mask(first, wanted) & (valid | mask)
+
+
+def label_boundary(classes: Tensor) -> Tensor:
+    """Pixels that have a neighbor of another class beside, above or below.
+
+    Args:
+        classes: any dtype, ``[B, H, W]``.
+
+    Returns:
+        bool ``[B, H, W]``; the frame of the image is no boundary.
+    """
+    boundary = torch.zeros_like(classes, dtype=torch.bool)
+    beside, below = classes[..., 1:] != classes[..., :-1], classes[:, 1:] != classes[:, :-1]
+    boundary[..., 1:] |= beside
+    boundary[..., :-1] |= beside
+    boundary[:, 1:] |= below
+    boundary[:, :-1] |= below
+    return boundary
+
+
+def dilate(mask: Tensor, radius: int) -> Tensor:
+    """Pixels within ``radius`` of an active one, along rows and columns at most.
+
+    By differences of running counts: the time does not grow with the radius.
+
+    Args:
+        mask: bool ``[B, H, W]``.
+        radius: in pixels; 0 returns the mask.
+
+    Returns:
+        bool ``[B, H, W]``.
+    """
+    for dim in (1, 2) if radius else ():
+        size = mask.shape[dim]
+        count = mask.cumsum(dim, dtype=torch.int32)
+        ahead = torch.arange(size, device=mask.device).add_(radius).clamp_(max=size - 1)
+        behind = count.narrow(dim, 0, max(size - radius - 1, 0))
+        padding = (0, 0) * (2 - dim) + (size - behind.shape[dim], 0)
+        mask = count.index_select(dim, ahead) > F.pad(behind, padding)
+    return mask

@@ -4,9 +4,8 @@ import warnings
 import pytest
 import torch
 
-from mmsparse.models import UpsampledLogits
 from mmsparse.registry import MODELS
-from mmsparse.sparse import entropy
+from mmsparse.sparse import UpsampledLogits, entropy
 
 
 def build(kind='EntropySelector', num_classes=5, **kwargs):

@@ -4,8 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsparse.models import UpsampledLogits
-from mmsparse.sparse import entropy
+from mmsparse.sparse import UpsampledLogits, entropy
 
 sizes = st.tuples(st.integers(1, 30), st.integers(1, 30))
 

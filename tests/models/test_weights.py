@@ -43,7 +43,7 @@ def test_segmentor_checkpoint_of_another_model(tmp_path, other, message):
     torch.save(dict(state_dict=MODELS.build(segmentor_cfg(num_classes, **other)).state_dict()),
                tmp_path / 'other.pth')
     model = MODELS.build(refine_cfg(segmentor_checkpoint=str(tmp_path / 'other.pth')))
-    with pytest.raises(ValueError, match=f'other.pth is not one of this segmentor.*{message}'):
+    with pytest.raises(ValueError, match=f'other.pth does not fit.*{message}'):
         model.init_weights()
 
 

@@ -2,22 +2,18 @@
 from .ensemblers import EntropyEnsembler, GatedEnsembler
 from .extractor import SparseUNet
 from .head import SparseRefineHead
+from .indexed import IndexedLogits
 from .losses import PointDiceLoss
 from .segmentor import SparseRefineSegmentor
-from .selectors import EntropySelector, LearnableSelector, Selection, Selector
-from .upsampled import IndexedLogits, UpsampledLogits
+from .selectors import LearnableSelector
 
 __all__ = [
     'EntropyEnsembler',
-    'EntropySelector',
     'GatedEnsembler',
     'IndexedLogits',
     'LearnableSelector',
     'PointDiceLoss',
-    'Selection',
-    'Selector',
     'SparseRefineHead',
     'SparseRefineSegmentor',
     'SparseUNet',
-    'UpsampledLogits',
 ]

@@ -16,16 +16,23 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
+from mmsparse.checkpoint import load_part
+from mmsparse.hosts import (
+    gives_probabilities,
+    last_head,
+    stack_padded,
+    store_maps,
+    unpadded_size,
+    valid_mask,
+)
 from mmsparse.registry import MODELS
-from mmsparse.sparse import SparseMap, logits_of
+from mmsparse.sparse import SparseMap, UpsampledLogits, logits_of
+from mmsparse.sparse.upsampled import MODES, classes_of
 
-from .geometry import stack_padded, store_maps, unpadded_size, valid_mask
-from .upsampled import MODES, IndexedLogits, UpsampledLogits, classes_of
-from .weights import load_segmentor, refuse_foreign_weights
+from .indexed import IndexedLogits
+from .weights import refuse_foreign_weights
 from .windows import refine_windows
 
-# Heads whose `predict` returns softmax(query class) x sigmoid(mask): scores, not logits.
-PROBABILITY_HEADS = ('MaskFormerHead', 'Mask2FormerHead')
 JOINT_AUG = ('pre_lr', 'post_lr')
 
 
@@ -136,12 +143,12 @@ class SparseRefineSegmentor(BaseSegmentor):
         self.segmentor_checkpoint = segmentor_checkpoint
 
         self.segmentor = MMSEG_MODELS.build(segmentor).eval().requires_grad_(False)
-        head = self._last_head()
+        head = last_head(self.segmentor)
         self.out_channels = head.out_channels  # one channel is a sigmoid
         self.num_classes = max(head.num_classes, 2)
         self.threshold = head.threshold if self.out_channels == 1 else None
-        self.probabilities = (type(head).__name__.endswith(PROBABILITY_HEADS)
-                              if probabilities is None else probabilities)
+        self.probabilities = (gives_probabilities(self.segmentor) if probabilities is None
+                              else probabilities)
         self.selector = MODELS.build(self._with_classes(selector, 'selector'))
         self.decode_head = MODELS.build(self._with_classes(
             decode_head or dict(type='mmsparse.SparseRefineHead'), 'decode_head'))
@@ -154,10 +161,6 @@ class SparseRefineSegmentor(BaseSegmentor):
         self._register_load_state_dict_pre_hook(refuse_foreign_weights)
 
     # ---- construction -------------------------------------------------------------------------
-
-    def _last_head(self) -> torch.nn.Module:
-        head = self.segmentor.decode_head
-        return head[-1] if isinstance(head, torch.nn.ModuleList) else head
 
     def _with_classes(self, cfg: dict, key: str) -> dict:
         cfg = dict(cfg)
@@ -182,7 +185,7 @@ class SparseRefineSegmentor(BaseSegmentor):
     def init_weights(self) -> None:
         """Load the segmentor's checkpoint, then initialize the rest as mmengine does."""
         if self.segmentor_checkpoint is not None:
-            load_segmentor(self.segmentor, self.segmentor_checkpoint)
+            load_part(self.segmentor, self.segmentor_checkpoint, 'segmentor_checkpoint')
             self.segmentor._is_init = True  # or its `pretrained` backbone would be fetched now
         super().init_weights()
 

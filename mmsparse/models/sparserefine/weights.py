@@ -1,39 +1,5 @@
-"""Checkpoints of the frozen segmentor and of the whole model, refused by name when they misfit."""
+"""Checkpoints of other models, refused by name."""
 from __future__ import annotations
-
-from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
-
-AUXILIARY = 'auxiliary_head.'
-
-
-def load_segmentor(segmentor: nn.Module, checkpoint: str) -> None:
-    """Load an mmseg checkpoint into the segmentor, every key and every shape.
-
-    Args:
-        segmentor: built without auxiliary heads; their weights in the checkpoint are skipped.
-        checkpoint: path or URL.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: keys or shapes differ, the first few of each kind are listed.
-    """
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    weights = loaded.get('state_dict', loaded)
-    weights = {k: v for k, v in weights.items() if not k.startswith(AUXILIARY)}
-    own = segmentor.state_dict()
-    problems = {
-        'missing': sorted(own.keys() - weights.keys()),
-        'unknown': sorted(weights.keys() - own.keys()),
-        'of another shape': [k for k in own if k in weights and own[k].shape != weights[k].shape],
-    }
-    if any(problems.values()):
-        listed = '; '.join(f'{len(keys)} {kind} ({", ".join(keys[:3])}{", …" * (len(keys) > 3)})'
-                           for kind, keys in problems.items() if keys)
-        raise ValueError(f'segmentor_checkpoint {checkpoint} is not one of this segmentor '
-                         f'({type(segmentor).__name__}, {type(segmentor.backbone).__name__}), '
-                         f'weights are {listed}')
-    segmentor.load_state_dict(weights)
 
 
 def is_refiner(state_dict: dict, prefix: str = '') -> bool:

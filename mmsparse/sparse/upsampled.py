@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmsparse.sparse import entropy, logits_of
+from .selection import entropy, logits_of
 
 MODES = ('nearest', 'bilinear')
 
@@ -40,9 +40,8 @@ class UpsampledLogits:
 
     With ``mode='nearest'`` (as in the paper's released code) entropy and class are constant on
     blocks: they are computed once at low resolution and only their result is expanded. With
-    ``'bilinear'`` (``align_corners=False``, how mmseg itself scores a low-resolution model) they
-    are computed in bands of ``CHUNK`` rows. Either way no ``K x H x W`` map exists unless
-    :meth:`full` is called.
+    ``'bilinear'`` (how mmseg itself scores a low-resolution model) they are computed in bands of
+    ``CHUNK`` rows. Either way no ``K x H x W`` map exists unless :meth:`full` is called.
 
     Args:
         scores: ``[B, K, h, w]`` from the low-resolution segmentor.
@@ -51,6 +50,7 @@ class UpsampledLogits:
         probabilities: the scores are probabilities that need not sum to one (Mask2Former): after
             interpolation they are clipped at 1e-10 and their logarithm serves as logit.
         threshold: of :func:`classes_of`.
+        align_corners: of the bilinear resizing, as the segmentor resizes.
     """
 
     def __init__(self,
@@ -59,12 +59,14 @@ class UpsampledLogits:
                  *,
                  mode: str,
                  probabilities: bool = False,
+                 align_corners: bool = False,
                  threshold: float | None = None) -> None:
         if mode not in MODES:
             raise ValueError(f'upsample must be one of {MODES}, got {mode!r}')
         self.mode = mode
         self.size = tuple(size)
         self.probabilities = probabilities
+        self.align_corners = align_corners
         self.threshold = threshold
         if mode == 'nearest':  # commutes with any function of a pixel: apply it once, down here
             scores = self._to_logits(scores)
@@ -84,7 +86,10 @@ class UpsampledLogits:
             first = F.interpolate(grid[None, None], size=full, mode='nearest')[0, 0].long()
             return first, first, torch.zeros(full, device=self.scores.device)
         position = torch.arange(full, device=self.scores.device, dtype=torch.float32)
-        position = ((position + 0.5) * (n / full) - 0.5).clamp(min=0)
+        if self.align_corners:
+            position = position * ((n - 1) / max(full - 1, 1))
+        else:
+            position = ((position + 0.5) * (n / full) - 0.5).clamp(min=0)
         first = position.long().clamp(max=n - 1)
         return first, (first + 1).clamp(max=n - 1), (position - first).clamp(max=1)
 
@@ -101,7 +106,8 @@ class UpsampledLogits:
             band = torch.lerp(
                 self.scores[:, :, first[rows]], self.scores[:, :, second[rows]], weight[rows])
             band = F.interpolate(
-                band, size=(band.shape[2], width), mode='bilinear', align_corners=False)
+                band, size=(band.shape[2], width), mode='bilinear',
+                align_corners=self.align_corners)
             yield top, self._to_logits(band)
 
     def per_pixel(self, function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
@@ -123,6 +129,12 @@ class UpsampledLogits:
     def expand(self, low: Tensor) -> Tensor:
         """Copy a low-resolution map ``[B, h, w]`` onto ``[B, H, W]``, nearest neighbor."""
         return low[:, self._y[0]][:, :, self._x[0]]
+
+    def channel(self, number: int) -> Tensor:
+        """Logits of one class at full size, ``[B, H, W]``."""
+        one = UpsampledLogits(self.scores[:, number:number + 1], self.size, mode=self.mode,
+                              align_corners=self.align_corners)
+        return self._to_logits(one.full())[:, 0] if self.mode == 'bilinear' else one.full()[:, 0]
 
     def entropy(self) -> Tensor:
         """Entropy at every pixel, float32 ``[B, H, W]``, in nats."""
@@ -158,39 +170,7 @@ class UpsampledLogits:
             full = F.interpolate(self.scores, size=self.size, mode='nearest')
         else:
             full = self._to_logits(F.interpolate(
-                self.scores, size=self.size, mode='bilinear', align_corners=False))
+                self.scores, size=self.size, mode='bilinear',
+                align_corners=self.align_corners))
         # At equal sizes interpolation returns its input, and callers write into the result.
         return full.clone() if full.data_ptr() == self.scores.data_ptr() else full
-
-
-class IndexedLogits(UpsampledLogits):
-    """Low-resolution logits of clean images, read through their augmentation.
-
-    Scaling, cropping and flipping the logits by nearest neighbor is the same as doing it to the
-    numbers of their pixels, which costs one channel and not ``K``.
-
-    Args:
-        scores: logits ``[B, K, h, w]`` of the clean images.
-        index: int64 ``[B, H, W]``: which of the ``h * w`` pixels, in raster order, an augmented
-            pixel came from; negative on padding, where any logits stand.
-        threshold: of :func:`classes_of`.
-    """
-
-    def __init__(self, scores: Tensor, index: Tensor, *, threshold: float | None = None) -> None:
-        super().__init__(scores, tuple(index.shape[1:]), mode='nearest', threshold=threshold)
-        self.inside = index >= 0
-        self._index = index.clamp(min=0)
-
-    def expand(self, low: Tensor) -> Tensor:
-        """Copy a low-resolution map ``[B, h, w]`` onto ``[B, H, W]``."""
-        return low.flatten(1).gather(1, self._index.flatten(1)).view_as(self._index)
-
-    def at(self, indices: Tensor) -> Tensor:
-        """Logits ``[N, K]`` of single pixels, as :meth:`UpsampledLogits.at`."""
-        b, y, x = indices.long().unbind(1)
-        return self.scores.flatten(2)[b, :, self._index[b, y, x]]
-
-    def full(self) -> Tensor:
-        """The full-size logits, ``[B, K, H, W]``."""
-        index = self._index.flatten(1)[:, None].expand(-1, self.scores.shape[1], -1)
-        return self.scores.flatten(2).gather(2, index).unflatten(2, self.size)

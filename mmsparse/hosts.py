@@ -1,6 +1,7 @@
-"""Between the images a network saw and the originals: padding, flips, sizes, as mmseg notes them.
+"""What every method has to know of the mmseg models it is built on.
 
-Letters: ``B`` images, ``H, W`` size of the batch.
+Between the images a network saw and the originals: padding, flips, sizes, as mmseg notes them; and
+which scores its heads give. Letters: ``B`` images, ``H, W`` size of the batch.
 """
 from __future__ import annotations
 
@@ -8,7 +9,21 @@ import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
+
+# Heads whose `predict` returns softmax(query class) x sigmoid(mask): scores, not logits.
+PROBABILITY_HEADS = ('MaskFormerHead', 'Mask2FormerHead')
+
+
+def last_head(segmentor: nn.Module) -> nn.Module:
+    """The head that gives a segmentor's result, the last one of a cascade."""
+    head = segmentor.decode_head
+    return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def gives_probabilities(segmentor: nn.Module) -> bool:
+    """Whether its scores are probabilities, which need not sum to one, and not logits."""
+    return type(last_head(segmentor)).__name__.endswith(PROBABILITY_HEADS)
 
 
 def padding_of(meta: dict) -> tuple[int, int, int, int]:

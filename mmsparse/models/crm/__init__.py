@@ -1,0 +1,18 @@
+"""CRM (CVPR 2022): continuous refinement of any mask at any resolution."""
+from .backbone import CRMResNet
+from .head import ImplicitPointHead
+from .losses import SobelLoss
+from .neck import CRMFusionNeck
+from .refiner import CRMRefiner, Refinement
+from .wrappers import RefinedDetector, RefinedSegmentor
+
+__all__ = [
+    'CRMFusionNeck',
+    'CRMRefiner',
+    'CRMResNet',
+    'ImplicitPointHead',
+    'RefinedDetector',
+    'RefinedSegmentor',
+    'Refinement',
+    'SobelLoss',
+]

@@ -1,0 +1,162 @@
+"""From maps of classes to objects, from objects to crops, and back.
+
+Sources: Cheng et al., "CascadePSP: Toward Class-Agnostic and Very High-Resolution Segmentation via
+Global and Local Refinement", CVPR 2020, supplement (scene parsing); CRM, CVPR 2022. Letters:
+``H, W`` size of the image, ``h, w`` size of a crop.
+"""
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .refiner import CRMRefiner
+from .sampling import Window
+
+# Joins the parts of an object that lie close to each other. The protocol's radius is 5; its kernel
+# has an even side, which would move the parts by a pixel.
+DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11))
+# Crops have sides of a multiple of this where the image allows, so that many are alike.
+ALIKE = 32
+# A crop's long side is raised to this; smaller inputs are the network's weak side.
+LONG_SIDE = 224
+# Pixels of crops that are refined at a time.
+BATCH_PIXELS = 2**20
+
+
+class Object(NamedTuple):
+    """One object of a class.
+
+    Attributes:
+        label: the class.
+        box: that the object fills.
+        mask: bool ``[*box.size]``.
+    """
+
+    label: int
+    box: Window
+    mask: np.ndarray
+
+
+def box_of(mask: np.ndarray) -> Window:
+    """The least window that holds all true pixels of ``[H, W]``, which has some."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return Window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+
+
+def objects_of(classes: np.ndarray, min_area: int = 1024) -> Iterator[Object]:
+    """The objects of a class map: per class, parts that a dilation by 5 pixels joins.
+
+    Args:
+        classes: integers ``[H, W]``.
+        min_area: classes and objects of at most this many pixels are left out.
+    """
+    labels, areas = np.unique(classes, return_counts=True)
+    for label in labels[areas > min_area].tolist():
+        area = box_of(classes == label).grown(len(DISC), classes.shape)
+        mask = area.of(classes) == label
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(
+            cv2.dilate(mask.astype(np.uint8), DISC), connectivity=8)
+        for number, (left, top, width, height, _) in enumerate(stats[1:].tolist(), 1):
+            # with what surrounds it: beyond its border erosion takes everything for foreground
+            within = Window(top, top + height, left, left + width).grown(len(DISC), mask.shape)
+            part = (within.of(parts) == number).astype(np.uint8)
+            part = cv2.erode(part, DISC).astype(bool)
+            if part.sum() <= min_area:
+                continue
+            part &= within.of(mask)
+            if not part.any():
+                continue
+            tight = box_of(part)
+            box = Window(*(n + start for n, start in zip(
+                tight, (area.top + within.top,) * 2 + (area.left + within.left,) * 2, strict=True)))
+            yield Object(label, box, tight.of(part))
+
+
+def crop_around(box: Window, size: tuple[int, int], expand: float) -> Window:
+    """A box with context, inside the image.
+
+    Args:
+        size: ``(H, W)``.
+        expand: by how much the box grows in all, as a share of its sides.
+    """
+    sides = []
+    for start, stop, limit in ((*box[:2], size[0]), (*box[2:], size[1])):
+        margin = (stop - start) * expand / 2
+        start, stop = max(int(start - margin), 0), min(math.ceil(stop + margin), limit)
+        length = min(-(-(stop - start) // ALIKE) * ALIKE, limit)
+        start = min(max(start - (length - (stop - start)) // 2, 0), limit - length)
+        sides += [start, start + length]
+    return Window(*sides)
+
+
+class Job(NamedTuple):
+    """A mask to refine.
+
+    Attributes:
+        key: whatever the caller knows it by.
+        crop: of the image.
+        mask: float ``[*crop.size]`` in ``0 .. 1``.
+    """
+
+    key: int
+    crop: Window
+    mask: Tensor
+
+
+def refine_crops(refiner: CRMRefiner, image: Tensor, jobs: Iterable[Job]
+                 ) -> Iterator[tuple[Job, Tensor]]:
+    """Refine objects crop by crop, crops of equal size together.
+
+    Args:
+        image: uint8 as loaded, or normalized, ``[3, H, W]``.
+        jobs: in any order; at most ``BATCH_PIXELS`` of equal size are held back.
+
+    Yields:
+        A job and its probabilities, float32 ``[*crop.size]``.
+    """
+    waiting: dict[tuple[int, int], list[Job]] = defaultdict(list)
+    for job in jobs:
+        size = job.crop.size
+        waiting[size].append(job)
+        if (len(waiting[size]) + 1) * size[0] * size[1] > BATCH_PIXELS:
+            yield from refine_batch(refiner, image, waiting.pop(size))
+    for batch in waiting.values():
+        yield from refine_batch(refiner, image, batch)
+
+
+def refine_batch(refiner: CRMRefiner, image: Tensor, jobs: list[Job]
+                 ) -> Iterator[tuple[Job, Tensor]]:
+    """Refine crops of one size; small ones are enlarged for it."""
+    size = jobs[0].crop.size
+    images = torch.stack([job.crop.of(image) for job in jobs])
+    masks = torch.stack([job.mask for job in jobs])
+    scale = LONG_SIDE / max(size)
+    if scale > 1:
+        larger = tuple(max(round(n * scale), 1) for n in size)
+        images = F.interpolate(images.float(), larger, mode='bilinear')
+        if image.dtype == torch.uint8:
+            images = images.round().to(torch.uint8)
+        masks = F.interpolate(masks[:, None], larger, mode='bilinear')[:, 0]
+    refined = refiner.refine(images, masks).mask
+    if scale > 1:
+        refined = F.interpolate(refined[:, None], size, mode='bilinear')[:, 0]
+    yield from zip(jobs, refined, strict=True)
+
+
+def object_jobs(objects: list[Object], size: tuple[int, int], expand: float, device: torch.device
+                ) -> Iterator[Job]:
+    """What :func:`refine_crops` wants of objects; the key is the object's place in the list."""
+    for key, found in enumerate(objects):
+        crop = crop_around(found.box, size, expand)
+        mask = torch.zeros(crop.size, device=device)
+        found.box.within(crop).of(mask).copy_(torch.from_numpy(found.mask))
+        yield Job(key, crop, mask)
+

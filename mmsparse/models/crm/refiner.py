@@ -1,0 +1,382 @@
+"""Continuous refinement of one mask per image, coarse to fine, within a bound of memory.
+
+Source: Shen et al., "High Quality Segmentation for Ultra High-resolution Images" (CRM), CVPR 2022,
+sec. 3, and its released model. Letters: ``B`` masks, ``T, U`` height and width of the padded
+full-resolution maps, ``H, W`` size of the encoder's input.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmsparse.registry import MODELS
+from mmsparse.sparse import UpsampledLogits, dilate, label_boundary
+
+from .losses import SobelLoss
+from .sampling import Window, resize_aligned, whole
+from .tiling import QUERY_BYTES, SELECTOR_BYTES, Tile, plan_tiles
+
+DEFAULTS = dict(
+    scales=(0.125, 0.25, 0.5, 1.0), pad=32, min_long_side=224, min_area=1024, query_chunk=None,
+    max_bytes=None, selector=None, select_from=0.5, amp=False, accept_iou=None, edit_band=None)
+
+
+class Refinement(NamedTuple):
+    """A refined mask and what it took.
+
+    Attributes:
+        mask: probabilities, float32 ``[B, H, W]``.
+        queried: share of the pixels that each scale asked the network about.
+        changed: float32 ``[B]``, share of the pixels that are on the other side of 0.5 now.
+    """
+
+    mask: Tensor
+    queried: list[float]
+    changed: Tensor
+
+
+def reflect(x: Tensor, pad: int) -> Tensor:
+    """Reflect ``pad`` pixels at every side of ``[..., H, W]``; repeat the frame if a side is short.
+
+    Any dtype.
+    """
+    for dim in (-2, -1) if pad else ():
+        size = x.shape[dim]
+        index = torch.arange(-pad, size + pad, device=x.device)
+        if size > pad:
+            index = (size - 1) - ((size - 1) - index.abs()).abs()
+        x = x.index_select(dim, index.clamp_(0, size - 1))
+    return x
+
+
+def stack_masks(data_samples: list[SegDataSample], name: str, inputs: Tensor) -> Tensor:
+    """Masks of all samples, ``[B, 1, H, W]``, padded with background to the inputs' size."""
+    height, width = inputs.shape[2:]
+    return torch.stack([
+        F.pad(m, (0, width - m.shape[2], 0, height - m.shape[1]))
+        for m in (sample.get(name).data.to(inputs.device) for sample in data_samples)])
+
+
+def all_pixels(count: int, window: Window, device: torch.device) -> Tensor:
+    """Every pixel of a window in ``count`` images, int64 ``[Q, 3]``: image, row, column."""
+    return torch.cartesian_prod(
+        torch.arange(count, device=device),
+        torch.arange(window.top, window.bottom, device=device),
+        torch.arange(window.left, window.right, device=device))
+
+
+@MODELS.register_module()
+class CRMRefiner(BaseModel):
+    """Refine a coarse mask of any object at any resolution.
+
+    The image and the current mask pass the encoder at 1/8, 1/4, 1/2 and full size; every time an
+    implicit function answers for every full-resolution pixel, and its probabilities are the next
+    mask. Large images are encoded in tiles that overlap by the network's reach, with resizing and
+    coordinates of the whole image, so that they equal the untiled result up to rounding.
+
+    Args:
+        backbone, neck, head: configs.
+        loss_weights: of the binary cross entropy ``bce``, the mean absolute and squared error
+            ``l1``, ``l2``, and the edges' difference ``sobel``.
+        test_cfg: of inference:
+
+            - ``scales``: sizes of the encoder's input relative to the full one, ascending.
+            - ``pad``: pixels reflected around image and mask.
+            - ``min_long_side``: scales whose input is smaller are left out, but for the last.
+            - ``min_area``: a mask of fewer pixels is returned as it is.
+            - ``query_chunk``: points answered at a time; ``None``: 8,192 on a CPU, where they stay
+              in the cache, 524,288 on a GPU.
+            - ``max_bytes``: how much memory may be used above weights and inputs; tiles are chosen
+              to keep to it. ``None``: no tiles.
+            - ``selector``: config of a selector with two classes, as SparseRefine's: from the scale
+              ``select_from`` on only the pixels it selects are asked for, and only tiles that hold
+              some are encoded. ``None`` asks for every pixel.
+            - ``amp``: encode in half precision (bfloat16 on a CPU).
+            - ``accept_iou``: the coarse mask is kept if the refined one's IoU with it is lower.
+            - ``edit_band``: how far from the coarse boundary a mask may change, as a share of
+              ``H + W``.
+
+    Raises:
+        ValueError: a key is unknown or a value out of range.
+    """
+
+    def __init__(self,
+                 *,
+                 backbone: dict,
+                 neck: dict,
+                 head: dict,
+                 loss_weights: dict[str, float] | None = None,
+                 data_preprocessor: dict | None = None,
+                 train_cfg: None = None,
+                 test_cfg: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck)
+        self.head = MODELS.build(head)
+        self.loss_weights = dict(bce=1.0, l1=0.5, l2=0.5, sobel=2.0) | dict(loss_weights or {})
+        self.sobel = SobelLoss()
+        self.test_cfg = self._check_test_cfg(test_cfg)
+        selector = self.test_cfg.selector
+        self.selector = None if selector is None else MODELS.build(dict(selector, num_classes=2))
+
+    @staticmethod
+    def _check_test_cfg(test_cfg: dict | None) -> ConfigDict:
+        cfg = ConfigDict(DEFAULTS | dict(test_cfg or {}))
+        if unknown := set(cfg) - set(DEFAULTS):
+            raise ValueError(f'CRMRefiner.test_cfg has no keys {sorted(unknown)}; it has '
+                             f'{sorted(DEFAULTS)}')
+        scales = tuple(cfg.scales)
+        if not scales or min(scales) <= 0 or list(scales) != sorted(scales):
+            raise ValueError('CRMRefiner.test_cfg.scales must be positive and ascending, got '
+                             f'{scales}')
+        for name in ('query_chunk', 'max_bytes'):
+            if cfg[name] is not None and cfg[name] < 1:
+                raise ValueError(f'CRMRefiner.test_cfg.{name} must be at least 1, got {cfg[name]}')
+        if cfg.pad < 0:
+            raise ValueError(f'CRMRefiner.test_cfg.pad must not be negative, got {cfg.pad}')
+        for name in ('accept_iou', 'edit_band'):
+            if cfg[name] is not None and not 0 <= cfg[name] <= 1:
+                raise ValueError(f'CRMRefiner.test_cfg.{name} must be in [0, 1], got {cfg[name]}')
+        return cfg
+
+    # ---- training -----------------------------------------------------------------------------
+
+    def forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None,
+                mode: str = 'tensor') -> Tensor | list[SegDataSample] | dict[str, Tensor]:
+        """mmengine's entry.
+
+        Args:
+            inputs: normalized images ``[B, 3, H, W]``.
+            data_samples: with ``coarse_mask``, for the loss also ``gt_mask``: float ``[1, H, W]``
+                in ``0 .. 1``.
+            mode: ``'loss'``, ``'predict'``, or ``'tensor'`` for logits of one pass at full size,
+                ``[B, 1, H, W]``.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode == 'tensor':
+            return self.logits(inputs, stack_masks(data_samples, 'coarse_mask', inputs))
+        raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
+
+    def logits(self, images: Tensor, masks: Tensor) -> Tensor:
+        """One pass over whole images, ``[B, 1, H, W]``.
+
+        Args:
+            images: normalized, ``[B, 3, H, W]``.
+            masks: float ``[B, 1, H, W]`` in ``0 .. 1``.
+        """
+        features = self.neck(self.backbone(torch.cat([images, 2 * masks - 1], 1)))
+        size = tuple(images.shape[2:])
+        queries = all_pixels(len(images), whole(size), images.device)
+        axes = self.head.axes(size, tuple(features.shape[2:]))
+        return self.head(self.head.project(features), queries, axes).view(-1, 1, *size)
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Losses of one pass; the target is cut at 0.5 for the cross entropy alone."""
+        target = stack_masks(data_samples, 'gt_mask', inputs)
+        logits = self.logits(inputs, stack_masks(data_samples, 'coarse_mask', inputs)).float()
+        probability, weights = logits.sigmoid(), self.loss_weights
+        return dict(
+            loss_bce=weights['bce'] * F.binary_cross_entropy_with_logits(
+                logits, (target > 0.5).float()),
+            loss_l1=weights['l1'] * F.l1_loss(probability, target),
+            loss_l2=weights['l2'] * F.mse_loss(probability, target),
+            loss_sobel=weights['sobel'] * self.sobel(probability, target))
+
+    # ---- inference ----------------------------------------------------------------------------
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample]) -> list[SegDataSample]:
+        """Refine the coarse mask of every sample.
+
+        Returns:
+            The samples with ``refined_mask``, float32 ``[1, H, W]``, and in their metainfo
+            ``queried`` and ``changed`` of :class:`Refinement`.
+        """
+        for image, sample in zip(inputs, data_samples, strict=True):
+            coarse = sample.coarse_mask.data.to(inputs.device)
+            height, width = coarse.shape[1:]  # the preprocessor may have padded the image
+            result = self.refine(image[None, :, :height, :width], coarse)
+            sample.refined_mask = PixelData(data=result.mask)
+            sample.set_metainfo(dict(queried=result.queried, changed=float(result.changed)))
+        return data_samples
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images ``[B, 3, h, w]`` as loaded (BGR) the way the data preprocessor does it."""
+        preprocessor = self.data_preprocessor
+        if preprocessor.channel_conversion:
+            images = images.flip(1)
+        return (images.to(preprocessor.mean.device) - preprocessor.mean) / preprocessor.std
+
+    @torch.no_grad()
+    def refine(self, images: Tensor, masks: Tensor) -> Refinement:
+        """Refine masks coarse to fine.
+
+        Images and masks may lie in main memory while the model is on a GPU: only tiles travel, and
+        the result stays where the masks are.
+
+        Args:
+            images: ``[B, 3, H, W]``, normalized, or uint8 as loaded.
+            masks: float ``[B, H, W]`` in ``0 .. 1``.
+
+        Raises:
+            ValueError: ``max_bytes`` is too little for images of this size; the message says how
+                much is needed.
+        """
+        if images.shape[2:] != masks.shape[1:] or len(images) != len(masks):
+            raise ValueError(f'images {list(images.shape)} and masks {list(masks.shape)} must '
+                             'agree in number and size')
+        if not ((masks >= 0) & (masks <= 1)).all():
+            raise ValueError('masks must hold probabilities from 0 to 1, got '
+                             f'{float(masks.min()):g} to {float(masks.max()):g}')
+        cfg, coarse = self.test_cfg, masks.float()
+        images, p = reflect(images, cfg.pad), reflect(coarse, cfg.pad)
+        full = tuple(p.shape[1:])
+        sizes = [tuple(max(round(n * scale), 1) for n in full) for scale in cfg.scales]
+        self.tiles(images, p, sizes[-1])  # an error comes now, not after the smaller scales
+        queried = []
+        for scale, size in zip(cfg.scales, sizes, strict=True):
+            if max(size) < cfg.min_long_side and scale != cfg.scales[-1]:
+                continue
+            selected = None
+            if self.selector is not None and scale >= cfg.select_from:
+                z = torch.stack([torch.zeros_like(p), p.logit(1e-6)], 1)
+                selected = self.selector(images, UpsampledLogits(z, full, mode='nearest')).mask
+                del z
+            p, share = self.refine_scale(images, p, size, selected)
+            queried.append(share)
+        pad = cfg.pad
+        return self._accept(coarse, p[:, pad:full[0] - pad, pad:full[1] - pad], queried)
+
+    def _accept(self, coarse: Tensor, p: Tensor, queried: list[float]) -> Refinement:
+        """Keep the coarse mask where ``test_cfg`` wants it."""
+        cfg, before = self.test_cfg, coarse > 0.5
+        keep = before.flatten(1).sum(1) < cfg.min_area
+        if cfg.edit_band is not None:
+            radius = round(cfg.edit_band * sum(coarse.shape[1:]))
+            p = torch.where(dilate(label_boundary(before), radius), p, coarse)
+        if cfg.accept_iou is not None:
+            after = p > 0.5
+            union = (after | before).flatten(1).sum(1)
+            keep |= (after & before).flatten(1).sum(1) < cfg.accept_iou * union
+        p = torch.where(keep[:, None, None], coarse, p)
+        return Refinement(p, queried, ((p > 0.5) != before).flatten(1).float().mean(1))
+
+    def refine_scale(self, images: Tensor, p: Tensor, size: tuple[int, int],
+                     selected: Tensor | None) -> tuple[Tensor, float]:
+        """Encode at one size, answer at full size.
+
+        Args:
+            images: padded, ``[B, 3, T, U]``.
+            p: the current mask, ``[B, T, U]``.
+            size: ``(H, W)`` of the encoder's input.
+            selected: bool ``[B, T, U]``, pixels asked for; the others keep ``p``.
+
+        Returns:
+            The next mask, and the share of the pixels that were asked for.
+        """
+        full, total = tuple(p.shape[1:]), 0
+        result = torch.empty_like(p) if selected is None else p.clone()
+        tiles = self.tiles(images, p, size, selected)
+        axes = self.head.axes(full, self.stage_sizes(size)[self._level()])
+        for tile in tiles:
+            with self._precision():
+                projected = self.encode(images, p, size, tile)
+            for queries in self.queries(tile.pixels, selected, len(p)):
+                with self._precision():
+                    answers = self.head(
+                        projected, queries.to(projected.device), axes, tile.cells)
+                result[queries.unbind(1)] = answers[:, 0].float().sigmoid().to(p.device)
+                total += len(queries)
+        empty = p.flatten(1).sum(1) < 1
+        return torch.where(empty[:, None, None], 0, result), total / p.numel()
+
+    def tiles(self, images: Tensor, p: Tensor, size: tuple[int, int],
+              selected: Tensor | None = None) -> list[Tile]:
+        """The tiles of one scale, as :meth:`refine_scale`.
+
+        Raises:
+            ValueError: ``max_bytes`` is too little for any.
+        """
+        level, full = self._level(), tuple(p.shape[1:])
+        bound = self._bytes_for_tiles(images, p)
+        tiles, need = plan_tiles(size, full, self.stage_sizes(size)[level], self._strides()[level],
+                                 selected, len(p), bound)
+        if tiles is None:
+            raise ValueError(
+                f'test_cfg.max_bytes is {self.test_cfg.max_bytes}, but {len(p)} image(s) of '
+                f'{full[0]}x{full[1]} pixels, padding included, need at least '
+                f'{math.ceil(self.test_cfg.max_bytes - bound + need)}')
+        return tiles
+
+    def _bytes_for_tiles(self, images: Tensor, p: Tensor) -> float:
+        """What ``max_bytes`` leaves beside the padded maps and a chunk of queries."""
+        cfg = self.test_cfg
+        if cfg.max_bytes is None:
+            return math.inf
+        maps = images.numel() * images.element_size() + 2 * p.numel() * p.element_size()
+        if self.selector is not None:
+            maps += SELECTOR_BYTES * p.numel()
+        return cfg.max_bytes - maps - QUERY_BYTES * self._chunk()
+
+    def _chunk(self) -> int:
+        """Points answered at a time."""
+        on_cpu = next(self.parameters()).device.type == 'cpu'
+        return self.test_cfg.query_chunk or (2**13 if on_cpu else 2**19)
+
+    def _precision(self) -> AbstractContextManager:
+        device = next(self.parameters()).device.type
+        dtype = torch.bfloat16 if device == 'cpu' else torch.float16
+        return torch.autocast(device, dtype, enabled=self.test_cfg.amp)
+
+    def encode(self, images: Tensor, p: Tensor, size: tuple[int, int], tile: Tile) -> Tensor:
+        """Projected features of a tile, ``[B, *tile.cells.size, D]``."""
+        device = next(self.parameters()).device
+        image = resize_aligned(images, size, tile.window)
+        if images.dtype == torch.uint8:
+            image = self.normalize(image)
+        mask = resize_aligned(p[:, None], size, tile.window)
+        stages = self.backbone(torch.cat([image.to(device), 2 * mask.to(device) - 1], 1))
+        held = [tile.window.over(stride) for stride in self._strides()]
+        return self.head.project(
+            self.neck(stages, self.stage_sizes(size), held, tile.cells)).contiguous()
+
+    def _strides(self) -> list[int]:
+        """Strides of stem and stages."""
+        strides = [2, 4]
+        for stride in self.backbone.strides[1:]:
+            strides.append(strides[-1] * stride)
+        return strides
+
+    def _level(self) -> int:
+        """Which of stem and stages gives the feature map its size."""
+        return self.neck.stages[self.neck.out_level]
+
+    def stage_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Sizes of stem and stages for an encoder's input of ``(H, W)``."""
+        return [tuple(-(-n // stride) for n in size) for stride in self._strides()]
+
+    def queries(self, pixels: Window, selected: Tensor | None, count: int) -> Iterator[Tensor]:
+        """Pixels of a window that are asked for, int64 ``[Q, 3]`` in chunks."""
+        chunk = self._chunk()
+        if selected is not None:
+            found = pixels.of(selected).nonzero()
+            found += found.new_tensor([0, pixels.top, pixels.left])
+            yield from found.split(chunk) if len(found) else ()
+            return
+        rows = max(chunk // (count * pixels.size[1]), 1)
+        for top in range(pixels.top, pixels.bottom, rows):
+            part = pixels._replace(top=top, bottom=min(top + rows, pixels.bottom))
+            yield all_pixels(count, part, next(self.parameters()).device)

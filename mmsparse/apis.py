@@ -1,4 +1,4 @@
-"""A model from a config, and its opinion about images: mmseg's two functions, for any source.
+"""A model from a config, its opinion about images, and refined masks.
 
 Letters: ``H, W`` size of an image in pixels.
 """
@@ -21,6 +21,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmsparse.engine.config import read_config
+from mmsparse.masks import check_mask, read_mask
 
 # What a test pipeline may load pictures and labels with; here the picture is given.
 LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadAnnotations')
@@ -102,6 +103,36 @@ def _infer(model: nn.Module, pipeline: Compose, image: Image) -> SegDataSample:
     if not given:
         sample.set_metainfo(dict(img_path=str(image)))
     return sample
+
+
+def refine_mask(image: Image, mask: Image, model: nn.Module) -> np.ndarray:
+    """Refine one coarse mask of one object.
+
+    Image and mask stay in main memory; only tiles of them travel to the model.
+
+    Args:
+        image: path, URL, or uint8 BGR ``[H, W, 3]``.
+        mask: path of :func:`mmsparse.masks.read_mask`, or an array ``[H, W]``: bool, uint8 from 0
+            to 255, or probabilities.
+        model: a :class:`~mmsparse.models.crm.CRMRefiner`, from :func:`init_model`.
+
+    Returns:
+        Probabilities, float32 ``[H, W]``; more than 0.5 is the object.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file or array is no image or mask, or their sizes differ.
+        TypeError: ``model`` refines no masks.
+    """
+    if not hasattr(model, 'refine_scale'):
+        raise TypeError(f'refine_mask needs a CRMRefiner, got {type(model).__name__}')
+    image = check_image(image) if isinstance(image, np.ndarray) else read_image(image)
+    mask = check_mask(mask) if isinstance(mask, np.ndarray) else read_mask(mask)
+    if image.shape[:2] != mask.shape:
+        raise ValueError(f'the image has {list(image.shape[:2])} pixels, the mask '
+                         f'{list(mask.shape)}')
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return model.refine(pixels[None], torch.from_numpy(mask)[None]).mask[0].numpy()
 
 
 def read_image(path: str | Path) -> np.ndarray:

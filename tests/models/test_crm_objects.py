@@ -88,7 +88,7 @@ def test_objects_are_those_of_the_protocol(seed):
         assert o.mask.shape == o.box.size
         found.add((o.label, frozenset(zip((ys + o.box.top).tolist(), (xs + o.box.left).tolist(),
                                           strict=True))))
-    assert found == by_flooding(classes, 80) and len(found) > 2
+    assert found == by_flooding(classes, 80) and len(found) > 1
 
 
 def test_two_boxes_far_apart_are_two_objects_and_near_ones_one():

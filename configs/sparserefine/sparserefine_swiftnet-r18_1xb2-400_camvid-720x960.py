@@ -1,0 +1,32 @@
+# SparseRefine on a SwiftNet of half the size; see projects/camvid.
+_base_ = [
+    '../_base_/models/swiftnet-ss_r18.py', '../_base_/datasets/camvid-720x960.py',
+    '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
+]
+segmentor = _base_.model
+segmentor.backbone.init_cfg = None
+segmentor.decode_head.num_classes = 11
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+model = dict(
+    _delete_=True,
+    type='mmsparse.SparseRefineSegmentor',
+    segmentor=segmentor,
+    segmentor_checkpoint='work_dirs/swiftnet-ss_r18_1xb8-1k_camvid-360x480/iter_1000.pth',
+    lr_scale=0.5,
+    upsample='bilinear',
+    selector=dict(type='mmsparse.EntropySelector', alpha=0.5, min_points=256),
+    decode_head=dict(
+        type='mmsparse.SparseRefineHead',
+        extractor=dict(type='mmsparse.SparseUNet', channels=(16, 32, 64)),
+        ensembler=dict(type='mmsparse.GatedEnsembler')),
+    test_cfg=dict(mode='whole', seg_logits=False))
+default_hooks = dict(
+    visualization=dict(_delete_=True, type='mmsparse.RefinementVisualizationHook'))
+visualizer = dict(type='mmsparse.RefinementVisualizer')
+val_evaluator = [
+    dict(type='IoUMetric', iou_metrics=['mIoU']),
+    dict(type='mmsparse.LowResIoUMetric'),
+    dict(type='mmsparse.SelectorMetric'),
+    dict(type='mmsparse.IoUBySizeMetric'),
+]
+test_evaluator = val_evaluator

@@ -1,0 +1,157 @@
+"""Masks in and out of files, one call, and the command."""
+import json
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from pycocotools import mask as coco
+
+from mmsparse.apis import init_model, refine_mask
+from mmsparse.masks import check_mask, read_mask, write_mask
+
+CONFIG = 'configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'
+THIN = {'model.backbone.base_channels': 4, 'model.backbone.stem_channels': 4,
+        'model.backbone.init_cfg': None, 'model.neck.in_channels': (4, 16, 64)}
+SOFT = np.linspace(0, 1, 60 * 80, dtype=np.float32).reshape(60, 80)
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.npy', 'b/a.json'])
+@pytest.mark.parametrize('soft', [False, True])
+def test_round_trip(tmp_path, name, soft):
+    path = tmp_path / name
+    if soft and path.suffix == '.json':
+        with pytest.raises(ValueError, match='cannot be soft'):
+            write_mask(path, SOFT, soft=True)
+        assert not path.exists()
+        return
+    write_mask(path, SOFT, soft=soft)
+    found = read_mask(path)
+    assert found.dtype == np.float32 and found.shape == (60, 80)
+    if soft:
+        np.testing.assert_allclose(found, SOFT, atol=0.5 / 255 + 1e-6)
+    else:
+        np.testing.assert_array_equal(found, SOFT > 0.5)
+
+
+def test_run_lengths_of_others(tmp_path):
+    """Compressed and plain counts, as in COCO's files."""
+    hard = (SOFT > 0.3).astype(np.uint8)
+    flat = hard.flatten(order='F')
+    runs = np.diff(np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1, [flat.size]])).tolist()
+    runs = [0, *runs] if flat[0] else runs
+    (tmp_path / 'plain.json').write_text(json.dumps(dict(size=[60, 80], counts=runs)))
+    code = coco.encode(np.asfortranarray(hard))
+    (tmp_path / 'packed.json').write_text(json.dumps(
+        dict(size=[60, 80], counts=code['counts'].decode())))
+    for name in ('plain', 'packed'):
+        np.testing.assert_array_equal(read_mask(tmp_path / f'{name}.json'), hard)
+
+
+@pytest.mark.parametrize(('mask', 'message'), [
+    (np.zeros((4, 5, 3), np.uint8), r'one channel, \[H, W\], got \[4, 5, 3\]'),
+    (np.ones((4, 5), np.uint8), 'goes from 1 to 1: an 8-bit mask goes from 0 to 255'),
+    (np.ones((4, 5), np.int64), 'bool, uint8 or float, got int64'),
+    (np.full((4, 5), 2.0), 'from 0 to 1, got 2 to 2'),
+    (np.full((4, 5), np.nan), 'from 0 to 1'),
+])
+def test_no_masks(mask, message):
+    with pytest.raises(ValueError, match=message):
+        check_mask(mask)
+
+
+def test_bad_files(tmp_path):
+    (tmp_path / 'a.json').write_text('[1]')
+    with pytest.raises(ValueError, match='a.json holds no run-length code'):
+        read_mask(tmp_path / 'a.json')
+    (tmp_path / 'a.png').write_bytes(b'x')
+    with pytest.raises(ValueError, match='no picture'):
+        read_mask(tmp_path / 'a.png')
+    with pytest.raises(OSError, match='none.png'):
+        read_mask(tmp_path / 'none.png')
+    with pytest.raises(ValueError, match='must end in one of'):
+        write_mask(tmp_path / 'a.tif', SOFT)
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory, root):
+    """A thin refiner's config and weights; two images with masks, one mask that fits no image."""
+    folder = tmp_path_factory.mktemp('refine')
+    cfg = Config.fromfile(root / CONFIG)
+    cfg.merge_from_dict(THIN)
+    cfg.dump(folder / 'crm.py')
+    torch.manual_seed(0)
+    model = init_model(folder / 'crm.py', device='cpu')
+    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'crm.pth')
+    g = np.random.default_rng(0)
+    for name, size in (('a', (96, 130)), ('b', (120, 100)), ('c', (90, 90))):
+        (folder / 'images').mkdir(exist_ok=True)
+        (folder / 'masks').mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / f'images/{name}.jpg'),
+                    g.integers(0, 256, (*size, 3), dtype=np.uint8))
+        mask = np.zeros(size, np.uint8)
+        mask[20:70, 30:80] = 255
+        cv2.imwrite(str(folder / f'masks/{name}.png'), mask[1:] if name == 'c' else mask)
+    return folder
+
+
+def run(root, *args):
+    return subprocess.run([sys.executable, '-W', 'ignore', str(root / 'tools' / 'refine.py'),
+                           *map(str, args)], capture_output=True, text=True, cwd=root)
+
+
+def test_one_call(files):
+    model = init_model(files / 'crm.py', files / 'crm.pth', 'cpu')
+    image, mask = cv2.imread(str(files / 'images/a.jpg')), read_mask(files / 'masks/a.png')
+    found = refine_mask(files / 'images/a.jpg', files / 'masks/a.png', model)
+    assert found.shape == (96, 130) and found.dtype == np.float32
+    for same in (mask, mask > 0.5, (255 * mask).astype(np.uint8)):
+        np.testing.assert_array_equal(refine_mask(image, same, model), found)
+    with pytest.raises(ValueError, match=r'the image has \[96, 130\] pixels, the mask \[95, 130\]'):
+        refine_mask(image, mask[1:], model)
+    with pytest.raises(TypeError, match='needs a CRMRefiner, got Linear'):
+        refine_mask(image, mask, torch.nn.Linear(1, 1))
+
+
+def test_the_command_on_one_image(root, files, tmp_path):
+    args = (files / 'images/a.jpg', files / 'masks/a.png', '--config', files / 'crm.py',
+            '--checkpoint', files / 'crm.pth', '--device', 'cpu')
+    done = run(root, *args, '--out', tmp_path / 'x.npy', '--soft', '--max-gib', '0.2')
+    assert done.returncode == 0, done.stderr
+    model = init_model(files / 'crm.py', files / 'crm.pth', 'cpu')
+    expected = refine_mask(files / 'images/a.jpg', files / 'masks/a.png', model)
+    np.testing.assert_allclose(np.load(tmp_path / 'x.npy'), expected, atol=1e-3)
+    share = float(re.search(r'([\d.]+)% of the pixels changed', done.stdout)[1])
+    coarse = read_mask(files / 'masks/a.png')
+    assert share == pytest.approx(100 * ((expected > 0.5) != (coarse > 0.5)).mean(), abs=0.1)
+    again = run(root, *args, '--out', tmp_path / 'x.npy')
+    assert again.returncode == 1 and 'exists; --force writes over it' in again.stderr
+    assert np.load(tmp_path / 'x.npy').dtype == np.float32  # untouched
+
+
+def test_a_bad_file_does_not_stop_the_others(root, files, tmp_path):
+    done = run(root, files / 'images', files / 'masks', '--config', files / 'crm.py',
+               '--checkpoint', files / 'crm.pth', '--out', tmp_path, '--format', 'json',
+               '--device', 'cpu')
+    assert done.returncode == 1
+    assert 'c.png: the image has [90, 90] pixels, the mask [89, 90]' in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.json', 'b.json']
+    assert read_mask(tmp_path / 'b.json').shape == (120, 100)
+
+
+def test_misuse(root, files, tmp_path):
+    def fails(message, *args, code=1):
+        done = run(root, *args, '--checkpoint', files / 'crm.pth', '--config', files / 'crm.py')
+        assert done.returncode == code and message in done.stderr, done.stderr
+    images, masks = files / 'images', files / 'masks'
+    fails('two files or two folders', images, masks / 'a.png', '--out', tmp_path)
+    fails('is one file, but there are 3 masks', images, masks, '--out', tmp_path / 'a.png')
+    fails('cannot be soft', images, masks, '--out', tmp_path, '--soft', '--format', 'json', code=2)
+    (tmp_path / 'masks').mkdir()
+    fails('holds no mask', images, tmp_path / 'masks', '--out', tmp_path)
+    write_mask(tmp_path / 'masks/z.png', SOFT)
+    fails('1 masks in', images, tmp_path / 'masks', '--out', tmp_path)

@@ -1,0 +1,111 @@
+"""Refine coarse masks with CRM: one image and its mask, or two folders of them.
+
+Masks are pictures (gray, 0 to 255), .npy (bool, uint8, or probabilities) or .json (a COCO
+run-length code). In folders a mask belongs to the image of the same name. Nothing is written over
+without --force; a file that fails is reported and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from command_line import check_checkpoint, check_config, stop
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+MASKS = (*IMAGES, '.npy', '.json')
+CONFIG = 'mmsparse::crm/crm_r50_2xb6-45k_saliency-224x224.py'
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('image', type=Path, help='an image, or a folder of images')
+    parser.add_argument('mask', type=Path, help='its coarse mask, or a folder of masks')
+    parser.add_argument('--checkpoint', required=True, help='weights of the refiner')
+    parser.add_argument('--config', default=CONFIG, help=f'its config (default: {CONFIG})')
+    parser.add_argument('--out', type=Path, required=True,
+                        help='file of the refined mask (.png, .npy, .json), or a folder')
+    parser.add_argument('--format', choices=('png', 'npy', 'json'), default='png',
+                        help='of the files in the folder (default: png)')
+    parser.add_argument('--soft', action='store_true', help='keep probabilities, do not cut at 0.5')
+    parser.add_argument('--max-gib', type=float,
+                        help='memory to use above weights and images, in GiB (default: any)')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--force', action='store_true', help='write over files that exist')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='settings that override those of the config')
+    args = parser.parse_args()
+    if args.max_gib is not None and args.max_gib <= 0:
+        parser.error(f'--max-gib must be positive, got {args.max_gib}')
+    if args.soft and 'json' in (args.format, args.out.suffix.lower()[1:]):
+        parser.error('--soft: a run-length code cannot be soft')
+    return args
+
+
+def pair(image: Path, mask: Path) -> list[tuple[Path, Path]]:
+    """Images and their masks."""
+    if image.is_file() and mask.is_file():
+        return [(image, mask)]
+    if not (image.is_dir() and mask.is_dir()):
+        stop(f'{image} and {mask} must be two files or two folders that exist')
+    images, masks = ({f.stem: f for f in sorted(folder.iterdir()) if f.suffix.lower() in kinds}
+                     for folder, kinds in ((image, IMAGES), (mask, MASKS)))
+    if not masks:
+        stop(f'folder {mask} holds no mask ({", ".join(MASKS)})')
+    if missing := sorted(masks.keys() - images.keys()):
+        stop(f'{len(missing)} masks in {mask} have no image in {image}: {", ".join(missing[:3])}')
+    return [(images[stem], file) for stem, file in masks.items()]
+
+
+def places(pairs: list[tuple[Path, Path]], out: Path, kind: str) -> list[Path]:
+    """Where each refined mask goes."""
+    if out.suffix.lower() in ('.png', '.npy', '.json') and not out.is_dir():
+        if len(pairs) > 1:
+            stop(f'--out {out} is one file, but there are {len(pairs)} masks: name a folder')
+        return [out]
+    return [out / f'{mask.stem}.{kind}' for _, mask in pairs]
+
+
+def main() -> None:
+    """Refine every mask; exit code 1 if one failed."""
+    args = parse_args()
+    check_config(args.config)
+    check_checkpoint(args.checkpoint)
+    pairs = pair(args.image, args.mask)
+    outs = places(pairs, args.out, args.format)
+
+    from mmsparse.apis import init_model, refine_mask
+    from mmsparse.engine import progress_display
+    from mmsparse.masks import read_mask, write_mask
+
+    options = dict(args.cfg_options or {})
+    if args.max_gib is not None:
+        options['model.test_cfg.max_bytes'] = int(args.max_gib * 2**30)
+    model = init_model(args.config, args.checkpoint, args.device, options)
+    failed = 0
+    with progress_display() as progress:
+        task = progress.add_task('Refine', total=len(pairs), note='')
+        for (image, mask), out in zip(pairs, outs, strict=True):
+            try:
+                if out.exists() and not args.force:
+                    raise FileExistsError(f'{out} exists; --force writes over it')
+                coarse = read_mask(mask)
+                refined = refine_mask(image, coarse, model)
+                write_mask(out, refined, soft=args.soft)
+                changed = ((refined > 0.5) != (coarse > 0.5)).mean()
+                progress.console.print(f'{out}: {changed:.2%} of the pixels changed',
+                                       markup=False, highlight=False, soft_wrap=True)
+            except (OSError, ValueError) as error:
+                failed += 1
+                print(f'{Path(sys.argv[0]).name}: {mask}: {error}', file=sys.stderr)
+            progress.advance(task)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == '__main__':
+    main()

@@ -78,3 +78,22 @@ def test_the_benchmark_page_quotes_the_committed_figures():
     assert f'{even["segnext"]["break_even"]:.0%}'.replace('%', ' %') + ' on SegNeXt-L' in page
     assert all(even[name]['break_even'] is None for name in titles
                if name not in ('hrnet', 'segnext'))
+
+
+def test_the_benchmark_page_quotes_the_real_time_figures():
+    page = (ROOT / 'docs/benchmarks/README.md').read_text()
+    titles = {'swiftnet-ss_r18': 'SwiftNet, ResNet-18', 'swiftnet-ss_mnv2': 'SwiftNet, MobileNetV2',
+              'swiftnet-pyr2_r18': 'SwiftNet pyramid, ResNet-18',
+              'swiftnet-pyr2_mnv2': 'SwiftNet pyramid, MobileNetV2', 'pidnet-s': 'PIDNet-S',
+              'ddrnet_23-slim': 'DDRNet23-slim', 'stdc1': 'STDC1', 'bisenetv2': 'BiSeNetV2',
+              'fast_scnn': 'Fast-SCNN'}
+    sizes = [json.loads((ROOT / f'docs/benchmarks/realtime_{size}.json').read_text())
+             for size in ('1024x2048', '512x1024')]
+    for key, title in titles.items():
+        rows = [next(r for r in found['results'] if r['name'].startswith(f'{key}_')
+                     and r['mode'] == mode) for found in sizes for mode in ('forward', 'paper')]
+        parameters, = (n for name, n in sizes[0]['parameters'].items()
+                       if name.startswith(f'{key}_'))
+        times = ' | '.join(f'{row["milliseconds"]:.0f}' for row in rows)
+        assert (f'| {title} | {parameters / 1e6:.2f} | {rows[0]["gmacs"]:.1f} | {times} |'
+                in page), title

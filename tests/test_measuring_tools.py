@@ -88,6 +88,20 @@ def test_benchmark_compares_and_writes_json(root, tmp_path):
         assert word in ' '.join(result.stdout.split())
 
 
+def test_benchmark_in_several_modes_fused_by_name(root, tmp_path):
+    """Parameters are those of the config, not of the folded model; `package::name` is found."""
+    name = 'fast_scnn_8xb4-160k_cityscapes-512x1024'
+    result = run(root, tmp_path, 'benchmark', f'mmseg::fastscnn/{name}.py', '--shape', 128, 256,
+                 '--mode', 'forward', 'paper', '--fuse', '--iterations', 1, '--warmup', 1,
+                 '--out', 'b.json', '--device', 'cpu')
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / 'b.json').read_text())
+    assert [row['mode'] for row in found['results']] == ['forward', 'paper']
+    assert found['results'][0]['gmacs'] == found['results'][1]['gmacs'] > 0
+    assert found['parameters'] == {name: 1_399_939}
+    assert f'{1_399_939:,}' in result.stdout
+
+
 def test_benchmark_without_a_gpu_has_no_fp16(root, tmp_path):
     result = run(root, tmp_path, 'benchmark', REFINE, '--precision', 'fp16', '--device', 'cpu')
     assert result.returncode == 1

@@ -80,6 +80,26 @@ def test_test(trained):
 
 
 @needs_wheel
+def test_an_ensemble(trained):
+    """Two members with weights of their own, averaged; the metric is the member's, for they are
+    the same. mim wants a checkpoint; the first member's will do, it is loaded again."""
+    work_dir, _ = trained
+    folder = work_dir.parent
+    mim('train', 'mmsparse', LOW, '--work-dir', folder / 'low', '--cfg-options', *SMALL, cwd=folder)
+    weights = folder / 'low' / 'iter_2.pth'
+    (folder / 'ensemble.py').write_text(
+        f"_base_ = '{folder / 'low' / LOW}'\n"
+        'member = dict(_base_.model, init_cfg=dict(\n'
+        f"    type='Pretrained', checkpoint='{weights}'))\n"
+        "model = dict(_delete_=True, type='mmsparse.SegEnsemble', segmentors=[member, member])\n")
+
+    def score(*arguments):
+        output = mim('run', 'mmsparse', 'test', *arguments, '--cfg-options', *SMALL, cwd=folder)
+        return re.search(r'mIoU: ([\d.]+)', output)[1]
+    assert score(folder / 'ensemble.py') == score(folder / 'low' / LOW, weights)
+
+
+@needs_wheel
 def test_gridsearch(trained):
     """One training per value. On the forks mim itself cannot parse ``mmseg::``, so there the
     config is the one that training has written out whole."""

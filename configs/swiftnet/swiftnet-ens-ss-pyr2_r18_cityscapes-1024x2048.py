@@ -1,5 +1,5 @@
 # Single scale and pyramid together; the paper: 77.12 mIoU on val (supplement Table 4). For testing:
-# the members' weights are those of their trainings, mim test needs no other checkpoint.
+# the members' weights are those of their trainings: `mim run mmsparse test CONFIG`.
 _base_ = './swiftnet-ss_r18_1xb14-53k_cityscapes-768x768.py'
 single = _base_.model
 pyramid = dict(

@@ -10,6 +10,7 @@ from mmsparse.engine.benchmark import (
     dense_macs,
     forced_selection,
     precision_context,
+    predict_time,
     thin_bands,
 )
 from mmsparse.engine.machine import dense_conv_rate, peak_memory
@@ -136,3 +137,22 @@ def test_engines_compute_the_same():
 
 def test_the_rate_of_dense_convolutions_is_a_rate():
     assert 0.1 < dense_conv_rate(torch.device('cpu')) < 1e6
+
+
+def test_modes():
+    """`forward` is the head's own map, `paper` ends with the classes that `predict` finds."""
+    model = MODELS.build(ConfigDict(segmentor_cfg())).eval()
+    data, device = batch(model), torch.device('cpu')
+    _, predicted = predict_time(model, data, device, 'predict')
+    _, logits = predict_time(model, data, device, 'forward')
+    _, classes = predict_time(model, data, device, 'paper')
+    with torch.no_grad():
+        assert torch.equal(logits, model(data['inputs'], mode='tensor'))
+    assert logits.shape[2:] != data['inputs'].shape[2:]
+    assert classes.dtype == torch.uint8 and classes.shape == (2, 96, 101)
+    for sample, found in zip(predicted, classes, strict=True):
+        assert torch.equal(sample.pred_sem_seg.data[0], found.long())
+    with pytest.raises(ValueError, match="mode must be one of .*, got 'fast'"):
+        benchmark({'a': model}, size=(96, 128), mode='fast')
+    row, = benchmark({'a': model}, size=(96, 128), mode='paper', iterations=1, warmup=1)
+    assert row.mode == 'paper' and row.stages == {}

@@ -1,9 +1,21 @@
 """What folding must leave alone; on the five baselines: tests/models/test_cityscapes_configs.py."""
+import pytest
 import torch
 from mmcv.cnn import ConvModule
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmsparse.engine.fusion import fuse_for_inference
+
+
+def shake(model):
+    """Norms that do something."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
+            module.weight.normal_(), module.bias.normal_()
+    return model.eval()
 
 
 @torch.no_grad()
@@ -12,13 +24,41 @@ def test_a_norm_before_its_convolution_is_not_folded():
     model = nn.Sequential(
         ConvModule(3, 8, 3, norm_cfg=dict(type='BN')),
         ConvModule(8, 8, 3, norm_cfg=dict(type='BN'), order=('norm', 'act', 'conv')))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
-            module.weight.normal_(), module.bias.normal_()
     x = torch.randn(2, 3, 17, 19)
-    before = model.eval()(x)
+    before = shake(model)(x)
     assert fuse_for_inference(model) is model
     torch.testing.assert_close(model(x), before, atol=1e-5, rtol=1e-5)
     assert isinstance(model[0].norm, nn.Identity) and isinstance(model[1].norm, nn.BatchNorm2d)
     assert not any(p.requires_grad for p in model.parameters())
+
+
+@torch.no_grad()
+def test_a_convolution_with_two_norms_is_folded_with_each():
+    """As detectors share convolutions, but not norms, between levels."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 8, 3)
+    model = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(8)) for _ in range(2))
+    shake(model)
+    x = torch.randn(2, 3, 17, 19)
+    before = [level(x) for level in model]
+    fuse_for_inference(model)
+    for level, expected in zip(model, before, strict=True):
+        torch.testing.assert_close(level(x), expected, atol=1e-5, rtol=1e-5)
+        assert isinstance(level[1], nn.Identity)
+
+
+@pytest.mark.parametrize('name', ['swiftnet-ss_r18', 'swiftnet-pyr2_r18', 'swiftnet-pyr2-cvpr_r18',
+                                  'swiftnet-pyr2_mnv2'])
+@torch.no_grad()
+def test_swiftnet(root, name):
+    """A norm before the classifier; norms per level, or shared, on shared convolutions."""
+    cfg = Config.fromfile(root / f'configs/swiftnet/{name}_1xb14-53k_cityscapes-768x768.py')
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = shake(MODELS.build(cfg.model)).double()
+    x = torch.randn(1, 3, 96, 130, dtype=torch.float64)
+    before = model(x, mode='tensor')
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    after = fuse_for_inference(model)(x, mode='tensor')
+    assert float((after - before).norm() / before.norm()) < 1e-12
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) < norms

@@ -1,0 +1,23 @@
+# Every object of a SegFormer, refined at the size of the original (supplement Table 2).
+# For testing: the refiner's weights come from the training of crm_r50_2xb6-45k_saliency-224x224.
+_base_ = [
+    'mmseg::segformer/segformer_mit-b5_8xb2-160k_ade20k-640x640.py',
+    '../_base_/models/crm_refiner.py',
+]
+model = dict(
+    _delete_=True,
+    type='mmsparse.RefinedSegmentor',
+    base=_base_.model,
+    base_checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/'
+                    'segformer/segformer_mit-b5_640x640_160k_ade20k/'
+                    'segformer_mit-b5_640x640_160k_ade20k_20210801_121243-41d2845b.pth',
+    refiner=_base_.refiner,
+    refiner_checkpoint='work_dirs/crm_r50_2xb6-45k_saliency-224x224/iter_45705.pth',
+    # stuff among the classes of ADE20K, counted from 0
+    class_policy=dict(stuff_classes=(
+        0, 1, 2, 3, 5, 6, 9, 11, 13, 16, 21, 25, 26, 28, 29, 46, 48, 51, 52, 54, 59, 60, 61, 68,
+        79, 84, 91, 94, 96, 101, 105, 109, 113, 128, 140)))
+test_evaluator = [
+    dict(type='IoUMetric', iou_metrics=['mIoU']),
+    dict(type='mmsparse.BoundaryAccuracyMetric', classes=150),
+]

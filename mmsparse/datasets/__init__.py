@@ -1,26 +1,34 @@
-"""Data: built-in procedural scenes, CamVid, and the datasets of the SparseRefine paper."""
+"""Data: built-in procedural scenes, CamVid, the datasets of SparseRefine's and CRM's papers."""
 from .bdd100k import BDD100KDataset
 from .camvid import CamVidDataset
 from .cityscapes import CityscapesDataset
 from .deepglobe import DeepGlobeLandCoverDataset
 from .isic import ISICDataset
 from .layout import CheckedSegDataset
+from .mask_refine import BIGDataset, SaliencyRefineDataset
 from .scene_dataset import SceneDataset
 from .scenes import render_scene
 from .transforms import (
+    ColorJitter,
     KeepLowRes,
     LabelBoundaryWeight,
     LoadLRLogits,
+    LoadMasks,
+    PackMaskInputs,
     PackRefineInputs,
     PackWeightedSegInputs,
+    PerturbMaskBoundary,
+    RandomMaskCrop,
     RandomSquareCropAndScale,
     RenderScene,
+    perturb_mask,
 )
 from .voc import PascalVOCDataset
 
 __all__ = [
-    'BDD100KDataset', 'CamVidDataset', 'CheckedSegDataset', 'CityscapesDataset',
-    'DeepGlobeLandCoverDataset', 'ISICDataset', 'KeepLowRes', 'LabelBoundaryWeight',
-    'LoadLRLogits', 'PackRefineInputs', 'PackWeightedSegInputs', 'PascalVOCDataset',
-    'RandomSquareCropAndScale', 'RenderScene', 'SceneDataset', 'render_scene'
+    'BDD100KDataset', 'BIGDataset', 'CamVidDataset', 'CheckedSegDataset', 'CityscapesDataset',
+    'ColorJitter', 'DeepGlobeLandCoverDataset', 'ISICDataset', 'KeepLowRes', 'LabelBoundaryWeight',
+    'LoadLRLogits', 'LoadMasks', 'PackMaskInputs', 'PackRefineInputs', 'PackWeightedSegInputs',
+    'PascalVOCDataset', 'PerturbMaskBoundary', 'RandomMaskCrop', 'RandomSquareCropAndScale',
+    'RenderScene', 'SaliencyRefineDataset', 'SceneDataset', 'perturb_mask', 'render_scene'
 ]

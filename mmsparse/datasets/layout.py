@@ -38,8 +38,7 @@ class CheckedSegDataset(BaseSegDataset):
                              'is not set either')
         labels = self._label_folder()
         for folder in filter(None, (images, labels)):
-            if not isdir(folder, backend_args=self.backend_args):
-                self._fail(f'no folder {_shown(folder)}')
+            self._check_folder(folder)
         from_split = bool(self.ann_file) and not osp.isdir(self.ann_file)  # mmseg's rule
         if from_split and not isfile(self.ann_file, backend_args=self.backend_args):
             self._fail(f'no split file {_shown(self.ann_file)}')
@@ -62,6 +61,11 @@ class CheckedSegDataset(BaseSegDataset):
                                  and osp.normpath(folder) == osp.normpath(self.data_root))
         return None if unnamed else folder
 
+    def _check_folder(self, folder: str) -> None:
+        """Fail if there is no such folder."""
+        if not isdir(folder, backend_args=self.backend_args):
+            self._fail(f'no folder {_shown(folder)}')
+
     def _check(self, kind: str, folder: str, suffix: str, expected: Iterable[str]) -> None:
         """Fail if one of the expected files is not in the folder."""
         present = {osp.join(folder, name) for name in self._list(folder, suffix)}
@@ -74,13 +78,13 @@ class CheckedSegDataset(BaseSegDataset):
             self._fail(f'{len(missing)} of {len(expected)} {kind} files are not in '
                        f'{_shown(folder)}: {names}' + (', ...' if len(missing) > 3 else ''))
 
-    def _other_layout(self, folder: str, suffix: str) -> str:
+    def _other_layout(self, folder: str, suffix: str | tuple[str, ...]) -> str:
         """What to say of a folder without a file of this suffix."""
         other = next(iter(self._list(folder, None)), None)
         return (f'{_shown(folder)} holds no file that ends in {suffix!r}'
                 + (f', but others, such as {other}' if other else ': it is empty'))
 
-    def _list(self, folder: str, suffix: str | None) -> Iterable[str]:
+    def _list(self, folder: str, suffix: str | tuple[str, ...] | None) -> Iterable[str]:
         """Files in the folder and below it, relative to it."""
         return list_dir_or_file(folder, list_dir=False, suffix=suffix, recursive=True,
                                 backend_args=self.backend_args)

@@ -1,14 +1,28 @@
 """Transforms of the data pipelines."""
 from .low_res import KeepLowRes, LoadLRLogits, PackRefineInputs
+from .mask_refine import (
+    ColorJitter,
+    LoadMasks,
+    PackMaskInputs,
+    PerturbMaskBoundary,
+    RandomMaskCrop,
+    perturb_mask,
+)
 from .render import RenderScene
 from .swiftnet import LabelBoundaryWeight, PackWeightedSegInputs, RandomSquareCropAndScale
 
 __all__ = [
+    'ColorJitter',
     'KeepLowRes',
     'LabelBoundaryWeight',
     'LoadLRLogits',
+    'LoadMasks',
+    'PackMaskInputs',
     'PackRefineInputs',
     'PackWeightedSegInputs',
+    'PerturbMaskBoundary',
+    'RandomMaskCrop',
     'RandomSquareCropAndScale',
     'RenderScene',
+    'perturb_mask',
 ]

@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.fileio import get
 from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch import nn
@@ -55,13 +56,16 @@ def init_model(config: str | Path | Config,
     else:
         config = read_config(config)
     model = mmseg.apis.init_model(
-        config, None if checkpoint is None else str(checkpoint),
-        device or ('cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)
-    if checkpoint is None:
+        config, None, device or ('cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)
+    meta = None
+    if checkpoint is not None:
+        loaded = load_checkpoint(model, str(checkpoint), map_location='cpu')
+        meta = loaded.get('meta', {}).get('dataset_meta')
+    if not meta:
         dataset = tested_dataset(model.cfg)
         kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-        meta = getattr(kind, 'METAINFO', {})
-        model.dataset_meta = meta | dict(dataset.get('metainfo') or {})
+        meta = getattr(kind, 'METAINFO', {}) | dict(dataset.get('metainfo') or {})
+    model.dataset_meta = meta
     return model
 
 

@@ -2,10 +2,10 @@ r"""Objects of COCO and plants of fields as pairs of image and mask, for trainin
 
     python projects/refine/prepare.py --out work_dirs/refine
 
-Reads `coco128` and `rgbweed` below MMSPARSE_DATA. Writes `train/` (crops around COCO objects, squares
-of 27 field photographs), `objects/` (crops around objects of held-out images, with spoiled masks)
-and `fields/` (three photographs of 3264x2448, with masks of an eighth of their size), the latter two
-in BIG's layout.
+Reads `coco128` and `rgbweed` below MMSPARSE_DATA. Writes `train/` (crops around COCO objects,
+squares of 27 field photographs), `objects/` (crops around objects of held-out images, with spoiled
+masks) and `fields/` (three photographs of 3264x2448, with masks of an eighth of their size), the
+latter two in BIG's layout.
 """
 from __future__ import annotations
 

@@ -221,9 +221,9 @@ def test_cores_cover_what_is_active_once(rows, columns, side, seed):
 @pytest.mark.parametrize('full', [(250, 333), (777, 901)])
 def test_every_pixel_is_answered_by_one_tile(size, full):
     cells = tuple(-(-n // 2) for n in size)
-    for bound in (math.inf, 1.2e8, 9e7):
-        tiles, need = plan_tiles(size, full, cells, 2, None, 1, bound)
-        assert need <= bound
+    _, need = plan_tiles(size, full, cells, 2, None, 1, math.inf)
+    for bound in (math.inf, 1.5 * need, need):
+        tiles, _ = plan_tiles(size, full, cells, 2, None, 1, bound)
         count = torch.zeros(full)
         for tile in tiles:
             tile.pixels.of(count)[:] += 1
@@ -242,9 +242,9 @@ def test_tiles_equal_the_whole(neck, monkeypatch):
     size = (403, 451)
     level = model._level()
     stride, cells = model._strides()[level], model.stage_sizes(size)[level]
-    tiles, _ = plan_tiles(size, (430, 518), cells, stride, None, 2, 2 * 8e7)
+    (single,), need = plan_tiles(size, (430, 518), cells, stride, None, 2, math.inf)
+    tiles, _ = plan_tiles(size, (430, 518), cells, stride, None, 2, 1.2 * need)
     assert len(tiles) > 3
-    (single,), _ = plan_tiles(size, (430, 518), cells, stride, None, 2, math.inf)
     expected = model.encode(image, mask, size, single)
     spread = expected.std()
     for tile in tiles:
@@ -254,7 +254,7 @@ def test_tiles_equal_the_whole(neck, monkeypatch):
         assert float((found - part).abs().max() / spread) < 1e-4
     monkeypatch.setattr('mmsparse.models.crm.tiling.HALO', 64)
     assert HALO == 160
-    tiles, _ = plan_tiles(size, (430, 518), cells, stride, None, 2, 2 * 4e7)
+    tiles, _ = plan_tiles(size, (430, 518), cells, stride, None, 2, need / 2)
     worst = 0
     for tile in tiles:
         found = model.encode(image, mask, size, tile)
@@ -264,7 +264,7 @@ def test_tiles_equal_the_whole(neck, monkeypatch):
 
 
 @pytest.mark.parametrize('test_cfg', [
-    dict(query_chunk=777), dict(max_bytes=72 * 2**20),
+    dict(query_chunk=777), dict(max_bytes=124 * 2**20),
     dict(selector=dict(type='mmsparse.EntropySelector', alpha=0.0), select_from=0.0)])
 def test_chunks_tiles_and_a_full_selection_change_nothing(test_cfg):
     image, mask = picture((230, 250))

@@ -170,7 +170,7 @@ def simplify_contours(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if not polygons:
         return mask.copy()
     # all at once: filled by the even-odd rule, holes survive
-    return cv2.fillPoly(np.zeros_like(mask), polygons, 255)
+    return cv2.fillPoly(np.zeros(mask.shape, np.uint8), polygons, 255)
 
 
 def edit_rectangle(mask: np.ndarray, rng: np.random.Generator) -> None:

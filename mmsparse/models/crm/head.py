@@ -151,11 +151,11 @@ class ImplicitPointHead(BaseModule):
         hidden = projected[image[:, None, None], (y.cells[row] - top)[:, :, None],
                            (x.cells[column] - left)[:, None, :]]
         hidden = hidden + y.hidden[row].to(hidden.dtype)[:, :, None]
-        hidden = (hidden + x.hidden[column].to(hidden.dtype)[:, None]).flatten(1, 2).relu_()
+        hidden = (hidden + x.hidden[column].to(hidden.dtype)[:, None]).relu_().flatten(0, 2)
         *layers, last = self.layers[1:]
-        for layer in layers:
+        for layer in layers:  # on [4 Q, D]: in place on a view would cost autograd copies
             hidden = layer(hidden).relu_()
-        values = last(hidden)  # [Q, 4, out_channels]
+        values = last(hidden).view(len(queries), 4, -1)
         area = (y.offset[row][:, :, None] * x.offset[column][:, None]).abs().flatten(1) + 1e-9
         weight = area.flip(1) / area.sum(1, keepdim=True)
         return (weight[..., None] * values).sum(1)

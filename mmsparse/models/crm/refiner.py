@@ -117,6 +117,7 @@ class CRMRefiner(BaseModel):
                  head: dict,
                  loss_weights: dict[str, float] | None = None,
                  data_preprocessor: dict | None = None,
+                 pretrained: None = None,  # mmseg.apis.init_model sets these two
                  train_cfg: None = None,
                  test_cfg: dict | None = None,
                  init_cfg: dict | None = None) -> None:

@@ -7,7 +7,7 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmsparse.LoadMasks'),
-    dict(type='mmsparse.RandomMaskCrop', size=160),
+    dict(type='mmsparse.RandomMaskCrop', size=112),
     dict(type='RandomFlip', prob=0.5),
     dict(type='mmsparse.ColorJitter', brightness=0.2, contrast=0.05, saturation=0.05),
     dict(type='mmsparse.PerturbMaskBoundary'),
@@ -20,9 +20,9 @@ val_dataloader = dict(num_workers=1, dataset=dict(
 test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=1e-5))
 param_scheduler = [dict(
-    type='CosineAnnealingLR', T_max=2000, eta_min=1e-6, by_epoch=False)]
-train_cfg = dict(max_iters=2000, val_interval=2000)
-default_hooks = dict(checkpoint=dict(interval=2000))
+    type='CosineAnnealingLR', T_max=1200, eta_min=1e-6, by_epoch=False)]
+train_cfg = dict(max_iters=1200, val_interval=1200)
+default_hooks = dict(checkpoint=dict(interval=1200))
 env_cfg = dict(cudnn_benchmark=False)
 sync_bn = None
 randomness = dict(seed=0)

@@ -11,6 +11,7 @@ from .scenes import render_scene
 from .transforms import (
     ColorJitter,
     KeepLowRes,
+    KeepOriginal,
     LabelBoundaryWeight,
     LoadLRLogits,
     LoadMasks,
@@ -27,8 +28,9 @@ from .voc import PascalVOCDataset
 
 __all__ = [
     'BDD100KDataset', 'BIGDataset', 'CamVidDataset', 'CheckedSegDataset', 'CityscapesDataset',
-    'ColorJitter', 'DeepGlobeLandCoverDataset', 'ISICDataset', 'KeepLowRes', 'LabelBoundaryWeight',
-    'LoadLRLogits', 'LoadMasks', 'PackMaskInputs', 'PackRefineInputs', 'PackWeightedSegInputs',
-    'PascalVOCDataset', 'PerturbMaskBoundary', 'RandomMaskCrop', 'RandomSquareCropAndScale',
-    'RenderScene', 'SaliencyRefineDataset', 'SceneDataset', 'perturb_mask', 'render_scene'
+    'ColorJitter', 'DeepGlobeLandCoverDataset', 'ISICDataset', 'KeepLowRes', 'KeepOriginal',
+    'LabelBoundaryWeight', 'LoadLRLogits', 'LoadMasks', 'PackMaskInputs', 'PackRefineInputs',
+    'PackWeightedSegInputs', 'PascalVOCDataset', 'PerturbMaskBoundary', 'RandomMaskCrop',
+    'RandomSquareCropAndScale', 'RenderScene', 'SaliencyRefineDataset', 'SceneDataset',
+    'perturb_mask', 'render_scene'
 ]

@@ -1,4 +1,5 @@
 """Objects of class maps, their crops, and whole models refined object by object."""
+import json
 from pathlib import Path
 
 import mmcv
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from mmseg.structures import SegDataSample
 
@@ -364,3 +366,70 @@ def test_a_detector_through_its_own_pipeline():
     with torch.no_grad():
         out, = model.test_step(dict(batch, data_samples=[data]))
     assert len(out.pred_instances) == 0
+
+
+# ---- through the stock runner -----------------------------------------------------------------
+
+THIN = """
+refiner = dict(
+    type='mmsparse.CRMRefiner',
+    data_preprocessor=dict(type='mmseg.SegDataPreProcessor', mean=[127] * 3, std=[64] * 3),
+    backbone=dict(type='mmsparse.CRMResNet', base_channels=4, stem_channels=4),
+    neck=dict(type='mmsparse.CRMFusionNeck', in_channels=(4, 16, 64)),
+    head=dict(type='mmsparse.ImplicitPointHead'))
+"""
+SCENES = THIN + """
+_base_ = 'mmsparse::sparserefine/fcn_hr16s_1xb2-400_scenes-512x1024.py'
+model = dict(_delete_=True, type='mmsparse.RefinedSegmentor', base=_base_.model, refiner=refiner)
+scenes = dict(size=(96, 192), length=2, pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='mmsparse.KeepOriginal'),
+    dict(type='Resize', scale_factor=0.5), dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs', meta_keys=('ori_shape', 'img_shape', 'ori_img'))])
+test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=scenes)
+test_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']),
+                  dict(type='mmsparse.BoundaryAccuracyMetric', classes=11)]
+"""
+BOXES = THIN + """
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py'
+base = _base_.model
+base.backbone.init_cfg = None
+base.roi_head.bbox_head.num_classes = base.roi_head.mask_head.num_classes = 1
+base.test_cfg.rcnn.update(score_thr=0.0, max_per_img=3)
+model = dict(_delete_=True, type='mmsparse.RefinedDetector', base=base, refiner=refiner)
+test_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False, dataset=dict(
+    _delete_=True, type='CocoDataset', ann_file='boxes.json', data_prefix=dict(img=''),
+    test_mode=True, metainfo=dict(classes=('box', )), pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=False),
+        dict(type='PackDetInputs', meta_keys=(
+            'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
+test_evaluator = dict(ann_file='boxes.json')
+"""
+
+
+def run(config, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path('config.py').write_text(config)
+    import mmsparse  # noqa: F401  the prefix `mmsparse::`
+    cfg = Config.fromfile('config.py')
+    cfg.work_dir, cfg.experiment_name = str(tmp_path), f'refined_{abs(hash(config))}'
+    torch.manual_seed(0)
+    return Runner.from_cfg(cfg)
+
+
+def test_a_segmentor_through_the_runner(tmp_path, monkeypatch):
+    """The original from the metainfo; IoU and mBA before and after from one run."""
+    found = run(SCENES, monkeypatch, tmp_path).test()
+    assert {'mIoU', 'IoU', 'mBA', 'coarse_IoU', 'coarse_mBA', 'skipped'} <= set(found)
+
+
+def test_a_detector_through_the_runner(tmp_path, monkeypatch):
+    images, boxes = [], []
+    for i in range(2):
+        mmcv.imwrite(np.full((80, 96, 3), 90 * i, np.uint8), str(tmp_path / f'{i}.png'))
+        images.append(dict(id=i, file_name=f'{i}.png', width=96, height=80))
+        boxes.append(dict(id=i + 1, image_id=i, category_id=1, bbox=[8, 8, 40, 40], area=1600,
+                          iscrowd=0, segmentation=[[8, 8, 48, 8, 48, 48, 8, 48]]))
+    (tmp_path / 'boxes.json').write_text(json.dumps(
+        dict(images=images, annotations=boxes, categories=[dict(id=1, name='box')])))
+    found = run(BOXES, monkeypatch, tmp_path).test()
+    assert 'coco/segm_mAP' in found

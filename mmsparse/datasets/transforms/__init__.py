@@ -2,6 +2,7 @@
 from .low_res import KeepLowRes, LoadLRLogits, PackRefineInputs
 from .mask_refine import (
     ColorJitter,
+    KeepOriginal,
     LoadMasks,
     PackMaskInputs,
     PerturbMaskBoundary,
@@ -14,6 +15,7 @@ from .swiftnet import LabelBoundaryWeight, PackWeightedSegInputs, RandomSquareCr
 __all__ = [
     'ColorJitter',
     'KeepLowRes',
+    'KeepOriginal',
     'LabelBoundaryWeight',
     'LoadLRLogits',
     'LoadMasks',

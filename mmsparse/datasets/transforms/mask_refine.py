@@ -282,3 +282,21 @@ class PackMaskInputs(PackSegInputs):
             name: PixelData(data=torch.from_numpy(results[name].astype(np.float32))[None] / 255)
             for name in MASKS if name in results})
         return packed
+
+
+@TRANSFORMS.register_module()
+class KeepOriginal(BaseTransform):
+    """Keep the image as loaded, for models that refine at its size.
+
+    ``RefinedSegmentor`` and ``RefinedDetector`` read the file again; images that come from no file
+    need this right after loading, and ``'ori_img'`` among the ``meta_keys`` of the transform that
+    packs.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Add ``ori_img``."""
+        results['ori_img'] = results['img'].copy()
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

@@ -7,6 +7,11 @@ segmentor = _base_.model
 segmentor.backbone.init_cfg = None
 segmentor.decode_head.num_classes = 11
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=20, by_epoch=False),
+    dict(type='PolyLR', eta_min=1e-5, power=0.9, begin=20, end=800, by_epoch=False),
+]
+train_cfg = dict(max_iters=800, val_interval=800)
 model = dict(
     _delete_=True,
     type='mmsparse.SparseRefineSegmentor',
@@ -21,6 +26,7 @@ model = dict(
         ensembler=dict(type='mmsparse.GatedEnsembler')),
     test_cfg=dict(mode='whole', seg_logits=False))
 default_hooks = dict(
+    checkpoint=dict(interval=800),
     visualization=dict(_delete_=True, type='mmsparse.RefinementVisualizationHook'))
 visualizer = dict(type='mmsparse.RefinementVisualizer')
 val_evaluator = [

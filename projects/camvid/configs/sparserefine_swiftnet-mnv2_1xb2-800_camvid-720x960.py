@@ -1,9 +1,10 @@
 # SparseRefine on the pretrained MobileNetV2 of half the size.
-_base_ = '../../../configs/sparserefine/sparserefine_swiftnet-r18_1xb2-400_camvid-720x960.py'
+_base_ = '../../../configs/sparserefine/sparserefine_swiftnet-r18_1xb2-800_camvid-720x960.py'
 model = dict(
     segmentor=dict(
         data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
         backbone=dict(
             _delete_=True, type='MobileNetV2', out_indices=(1, 2, 4, 6)),
         neck=dict(in_channels=(24, 32, 96, 320))),
+    selector=dict(alpha=0.63),
     segmentor_checkpoint='work_dirs/swiftnet-ss_mnv2_1xb8-600_camvid-360x480/iter_600.pth')

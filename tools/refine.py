@@ -81,12 +81,13 @@ def main() -> None:
 
     from mmsparse.apis import init_model, refine_mask
     from mmsparse.engine import progress_display
+    from mmsparse.engine.fusion import fuse_for_inference
     from mmsparse.masks import read_mask, write_mask
 
     options = dict(args.cfg_options or {})
     if args.max_gib is not None:
         options['model.test_cfg.max_bytes'] = int(args.max_gib * 2**30)
-    model = init_model(args.config, args.checkpoint, args.device, options)
+    model = fuse_for_inference(init_model(args.config, args.checkpoint, args.device, options))
     failed = 0
     with progress_display() as progress:
         task = progress.add_task('Refine', total=len(pairs), note='')

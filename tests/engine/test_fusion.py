@@ -62,3 +62,15 @@ def test_swiftnet(root, name):
     after = fuse_for_inference(model)(x, mode='tensor')
     assert float((after - before).norm() / before.norm()) < 1e-12
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) < norms
+
+
+def test_crm():
+    """Two norms after one convolution: the first is folded."""
+    from tests.models.test_crm import build, picture
+    model, (image, mask) = build(), picture((96, 130))
+    before = model.refine(image, mask).mask
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    after = fuse_for_inference(model).refine(image, mask).mask
+    assert before.std() > 0.02
+    torch.testing.assert_close(after, before, atol=1e-3, rtol=0)
+    assert norms > sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 3

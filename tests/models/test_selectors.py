@@ -172,3 +172,36 @@ def test_learnable_selector_without_labels_has_zero_loss():
     loss = selector.loss(torch.randn(2, 3, 48, 50), low_logits(), labels)['loss_selector']
     loss.backward()
     assert loss == 0 and all(p.grad is not None for p in selector.parameters())
+
+
+def test_boundary_selector_joins_uncertain_pixels_and_contours():
+    logits = low_logits()
+    image = torch.zeros(2, 3, 48, 50)
+    selector = build('BoundarySelector', alpha=0.9, radius=0.02)  # 2 pixels of 48 + 50
+    classes, near = logits.full().argmax(1), torch.zeros(2, 48, 50, dtype=torch.bool)
+    for b in range(2):
+        for y in range(48):
+            for x in range(50):
+                for v, u in ((y + 1, x), (y, x + 1)):
+                    if v < 48 and u < 50 and classes[b, v, u] != classes[b, y, x]:
+                        for s, t in ((y, x), (v, u)):
+                            near[b, max(s - 2, 0):s + 3, max(t - 2, 0):t + 3] = True
+    expected = near | (logits.entropy() > 0.9)
+    assert torch.equal(selector(image, logits).mask, expected)
+    score = selector.score(image, logits)
+    assert (score[near] == math.log(5)).all()
+    torch.testing.assert_close(score[~near], logits.entropy()[~near])
+
+
+def test_the_default_of_two_classes_is_a_probability_within_0_4_of_a_half():
+    p = torch.linspace(0.001, 0.999, 999)[None, None]
+    z = torch.stack([torch.zeros_like(p), p.logit()], 1)
+    mask = MODELS.build(dict(type='mmsparse.BoundarySelector', radius=0.0)).above(
+        None, UpsampledLogits(z, (1, 999), mode='nearest'))
+    expected = (p - 0.5).abs() < 0.4
+    assert (mask != expected).sum() <= 2
+
+
+def test_a_radius_is_a_share():
+    with pytest.raises(ValueError, match='BoundarySelector.radius must be a share'):
+        build('BoundarySelector', radius=3)

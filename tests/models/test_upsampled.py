@@ -9,23 +9,26 @@ from mmsparse.sparse import UpsampledLogits, entropy
 sizes = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
 
-def dense(scores, size, mode, probabilities=False):
-    kwargs = dict(align_corners=False) if mode == 'bilinear' else {}
+def dense(scores, size, mode, probabilities=False, aligned=False):
+    kwargs = dict(align_corners=aligned) if mode == 'bilinear' else {}
     full = F.interpolate(scores, size=size, mode=mode, **kwargs)
     return full.clamp(min=1e-10).log() if probabilities else full
 
 
 @settings(max_examples=80, deadline=None)
 @given(low=sizes, full=sizes, mode=st.sampled_from(['nearest', 'bilinear']),
-       probabilities=st.booleans(), seed=st.integers(0, 99))
-def test_equals_the_full_size_map(low, full, mode, probabilities, seed):
+       probabilities=st.booleans(), aligned=st.booleans(), seed=st.integers(0, 99))
+def test_equals_the_full_size_map(low, full, mode, probabilities, aligned, seed):
     g = torch.Generator().manual_seed(seed)
     scores = torch.randn(2, 4, *low, generator=g)
     scores = scores.softmax(1) if probabilities else scores * 3
-    expected = dense(scores, full, mode, probabilities)
-    found = UpsampledLogits(scores, full, mode=mode, probabilities=probabilities)
+    expected = dense(scores, full, mode, probabilities, aligned)
+    found = UpsampledLogits(scores, full, mode=mode, probabilities=probabilities,
+                            align_corners=aligned)
     torch.testing.assert_close(found.full(), expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.entropy(), entropy(expected), atol=1e-4, rtol=1e-4)
+    for k in range(4):
+        torch.testing.assert_close(found.channel(k), expected[:, k], atol=1e-4, rtol=1e-4)
     indices = torch.ones(2, *full).nonzero().int()
     torch.testing.assert_close(
         found.at(indices), expected.permute(0, 2, 3, 1).flatten(0, 2), atol=1e-4, rtol=1e-4)

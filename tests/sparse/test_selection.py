@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsparse.sparse import entropy, fill_mask, limit_mask, top_k_mask
+from mmsparse.sparse import (
+    dilate,
+    entropy,
+    fill_mask,
+    label_boundary,
+    limit_mask,
+    top_k_mask,
+)
 from tests.oracles import loop_entropy
 
 
@@ -83,3 +90,34 @@ def test_fill_without_a_valid_mask():
     score = torch.arange(12.0).view(1, 3, 4)
     filled = fill_mask(torch.zeros(1, 3, 4, dtype=torch.bool), score, 5)
     assert torch.equal(filled, score >= 7)
+
+
+maps = st.builds(
+    lambda b, h, w, share, seed: torch.rand(
+        b, h, w, generator=torch.Generator().manual_seed(seed)) < share,
+    st.integers(1, 2), st.integers(1, 14), st.integers(1, 14), st.sampled_from([0.0, 0.05, 0.5]),
+    st.integers(0, 99))
+
+
+@settings(max_examples=60, deadline=None)
+@given(maps, st.integers(0, 20))
+def test_dilation_reaches_along_rows_and_columns(mask, radius):
+    expected = torch.zeros_like(mask)
+    for b, y, x in mask.nonzero().tolist():
+        expected[b, max(y - radius, 0):y + radius + 1, max(x - radius, 0):x + radius + 1] = True
+    assert torch.equal(dilate(mask, radius), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores)
+def test_a_boundary_has_a_neighbor_of_another_class(classes):
+    expected = torch.zeros_like(classes, dtype=torch.bool)
+    b, h, w = classes.shape
+    for i in range(b):
+        for y in range(h):
+            for x in range(w):
+                around = [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+                expected[i, y, x] = any(
+                    classes[i, v, u] != classes[i, y, x] for v, u in around
+                    if 0 <= v < h and 0 <= u < w)
+    assert torch.equal(label_boundary(classes), expected)

@@ -45,9 +45,9 @@ class Object(NamedTuple):
     mask: np.ndarray
 
 
-def box_of(mask: np.ndarray) -> Window:
-    """The least window that holds all true pixels of ``[H, W]``, which has some."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+def box_of(rows: np.ndarray, columns: np.ndarray) -> Window:
+    """The least window that holds all true rows ``[H]`` and columns ``[W]``; there are some."""
+    rows, columns = np.flatnonzero(rows), np.flatnonzero(columns)
     return Window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
 
@@ -60,8 +60,9 @@ def objects_of(classes: np.ndarray, min_area: int = 1024) -> Iterator[Object]:
     """
     labels, areas = np.unique(classes, return_counts=True)
     for label in labels[areas > min_area].tolist():
-        area = box_of(classes == label).grown(len(DISC), classes.shape)
-        mask = area.of(classes) == label
+        here = classes == label
+        area = box_of(here.any(1), here.any(0)).grown(len(DISC), classes.shape)
+        mask = area.of(here)
         _, parts, stats, _ = cv2.connectedComponentsWithStats(
             cv2.dilate(mask.astype(np.uint8), DISC), connectivity=8)
         for number, (left, top, width, height, _) in enumerate(stats[1:].tolist(), 1):
@@ -74,7 +75,7 @@ def objects_of(classes: np.ndarray, min_area: int = 1024) -> Iterator[Object]:
             part &= within.of(mask)
             if not part.any():
                 continue
-            tight = box_of(part)
+            tight = box_of(part.any(1), part.any(0))
             box = Window(*(n + start for n, start in zip(
                 tight, (area.top + within.top,) * 2 + (area.left + within.left,) * 2, strict=True)))
             yield Object(label, box, tight.of(part))

@@ -5,7 +5,7 @@ images, ``K`` classes, ``H, W`` size of the original image.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import mmcv
 import numpy as np
@@ -287,10 +287,13 @@ class RefinedDetector(BaseDetector):
             image: uint8 ``[3, H, W]``.
             masks: bool ``[N, H, W]``.
         """
-        def jobs() -> Sequence[Job]:
-            for key in (masks.flatten(1).sum(1) > self.min_area).nonzero().flatten().tolist():
-                crop = crop_around(box_of(masks[key].cpu().numpy()), tuple(masks.shape[1:]),
-                                   self.expand)
+        areas, rows, columns = (x.cpu().numpy() for x in (
+            masks.flatten(1).sum(1), masks.any(2), masks.any(1)))
+
+        def jobs() -> Iterator[Job]:
+            for key in np.flatnonzero(areas > self.min_area).tolist():
+                box = box_of(rows[key], columns[key])
+                crop = crop_around(box, tuple(masks.shape[1:]), self.expand)
                 yield Job(key, crop, crop.of(masks[key]).float())
 
         refined = masks.clone()

@@ -4,8 +4,7 @@ import torch
 
 from tests.models.test_crm import build, picture
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='no CUDA device')]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize('test_cfg', [

@@ -340,7 +340,8 @@ def test_instances_keep_boxes_scores_and_labels():
     for key in ('scores', 'labels', 'bboxes'):
         assert torch.equal(got[key], found[key])
     for i in range(2):
-        crop = crop_around(box_of(masks[i].any(1).numpy(), masks[i].any(0).numpy()), (200, 260), 0.25)
+        box = box_of(masks[i].any(1).numpy(), masks[i].any(0).numpy())
+        crop = crop_around(box, (200, 260), 0.25)
         inside = torch.zeros(200, 260, dtype=torch.bool)
         inside[crop.top:crop.bottom, crop.left:crop.right] = True
         # the border pixels of an enlarged crop are blended

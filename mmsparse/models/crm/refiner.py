@@ -295,7 +295,7 @@ class CRMRefiner(BaseModel):
         for tile in tiles:
             with self._precision():
                 projected = self.encode(images, p, size, tile)
-            for queries in self.queries(tile.pixels, selected, len(p)):
+            for queries in self.queries(tile.pixels, selected, p):
                 with self._precision():
                     answers = self.head(
                         projected, queries.to(projected.device), axes, tile.cells)
@@ -369,15 +369,15 @@ class CRMRefiner(BaseModel):
         """Sizes of stem and stages for an encoder's input of ``(H, W)``."""
         return [tuple(-(-n // stride) for n in size) for stride in self._strides()]
 
-    def queries(self, pixels: Window, selected: Tensor | None, count: int) -> Iterator[Tensor]:
-        """Pixels of a window that are asked for, int64 ``[Q, 3]`` in chunks."""
+    def queries(self, pixels: Window, selected: Tensor | None, p: Tensor) -> Iterator[Tensor]:
+        """Pixels of a window that are asked for, int64 ``[Q, 3]`` in chunks, where ``p`` is."""
         chunk = self._chunk()
         if selected is not None:
             found = pixels.of(selected).nonzero()
             found += found.new_tensor([0, pixels.top, pixels.left])
             yield from found.split(chunk) if len(found) else ()
             return
-        rows = max(chunk // (count * pixels.size[1]), 1)
+        rows = max(chunk // (len(p) * pixels.size[1]), 1)
         for top in range(pixels.top, pixels.bottom, rows):
             part = pixels._replace(top=top, bottom=min(top + rows, pixels.bottom))
-            yield all_pixels(count, part, next(self.parameters()).device)
+            yield all_pixels(len(p), part, p.device)

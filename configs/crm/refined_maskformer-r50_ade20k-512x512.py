@@ -3,6 +3,7 @@
 _base_ = [
     'mmseg::maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py',
     '../_base_/models/crm_refiner.py',
+    '../_base_/datasets/ade20k_stuff.py',
 ]
 model = dict(
     _delete_=True,
@@ -13,10 +14,7 @@ model = dict(
                     'maskformer_r50-d32_8xb2-160k_ade20k-512x512_20221030_182724-3a9cfe45.pth',
     refiner=_base_.refiner,
     refiner_checkpoint='work_dirs/crm_r50_2xb6-45k_saliency-224x224/iter_45705.pth',
-    # stuff among the classes of ADE20K, counted from 0
-    class_policy=dict(stuff_classes=(
-        0, 1, 2, 3, 5, 6, 9, 11, 13, 16, 21, 25, 26, 28, 29, 46, 48, 51, 52, 54, 59, 60, 61, 68,
-        79, 84, 91, 94, 96, 101, 105, 109, 113, 128, 140)))
+    class_policy=dict(stuff_classes=_base_.stuff_classes))
 test_evaluator = [
     dict(type='IoUMetric', iou_metrics=['mIoU']),
     dict(type='mmsparse.BoundaryAccuracyMetric', classes=150),

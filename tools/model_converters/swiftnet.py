@@ -7,11 +7,10 @@ one (taps after the ReLU in both), swiftnet-pyr3 for its pyramid.
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from conversion import run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +29,6 @@ RENAMED = [
 DROPPED = re.compile(r'(.*\.)?(img_mean|img_std)$')
 LEVEL_NORM = re.compile(r'backbone\.((?:layer\d\.\d+\.)?bn\d)\.(\d)\.(\w+)$')
 BOTTLENECK = re.compile(r'backbone\.upsample_bottlenecks\.(\d)\.(norm|conv)\.(\w+)$')
-
-
-def stop(message: str) -> None:
-    """End with one line on stderr and exit code 1."""
-    sys.exit(f'{Path(sys.argv[0]).name}: {message}')
 
 
 def rename(key: str, pyramid: bool, plain: bool) -> str | None:
@@ -94,56 +88,8 @@ def advice(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
     if levels[0] != levels[1]:
         lines.append(f'norms of {len(levels[1]) + 1} level(s) in the weights, of '
                      f'{len(levels[0]) + 1} in the config (backbone.levels, per_level_norm)')
-    for title, keys in (('lacks', wanted.keys() - found.keys()),
-                        ('has, and the config has not,', found.keys() - wanted.keys())):
-        keys = sorted(k for k in keys if not k.endswith('num_batches_tracked'))
-        if keys:
-            lines.append(f'the checkpoint {title} {len(keys)} entries, the first is {keys[0]}')
-    shapes = [k for k in sorted(wanted.keys() & found.keys())
-              if wanted[k].shape != found[k].shape]
-    if shapes:
-        key = shapes[0]
-        lines.append(f'{len(shapes)} entries have other shapes, the first is {key}: '
-                     f'{list(found[key].shape)} in the weights, {list(wanted[key].shape)} in the '
-                     'config')
     return lines
 
 
-def main() -> None:
-    """Read, rename, compare with the config's model, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('checkpoint', type=Path, help="the authors' .pt file")
-    parser.add_argument('config', help='a SwiftNet config, for example swiftnet-ss-cvpr_r18_X.py')
-    parser.add_argument('out', type=Path, help='where the renamed weights go')
-    parser.add_argument('--force', action='store_true', help='write over a file that exists')
-    args = parser.parse_args()
-    for path in (args.checkpoint, Path(args.config)):
-        if not path.is_file():
-            stop(f'{path} does not exist')
-    if args.out.exists() and not args.force:
-        stop(f'{args.out} exists; --force writes over it')
-
-    import torch
-    from mmengine.config import Config
-    from mmengine.registry import MODELS, init_default_scope
-
-    import mmsparse  # noqa: F401  checkpoints are read safely
-
-    state = torch.load(args.checkpoint, map_location='cpu')
-    state = state.get('state_dict', state)
-    found = convert({key.removeprefix('module.'): value for key, value in state.items()})
-    cfg = Config.fromfile(args.config)
-    init_default_scope(cfg.default_scope)
-    with torch.device('meta'):
-        wanted = MODELS.build(cfg.model).state_dict()
-    problems = advice(wanted, found)
-    if problems:
-        stop(f'{args.checkpoint} does not fit {args.config}:\n  ' + '\n  '.join(problems))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(state_dict=found, meta={}), args.out)
-    print(f'written to {args.out}: {len(found)} entries')
-
-
 if __name__ == '__main__':
-    main()
+    run(__doc__, 'swiftnet-ss-cvpr_r18_1xb14-53k_cityscapes-768x768.py', convert, advice)

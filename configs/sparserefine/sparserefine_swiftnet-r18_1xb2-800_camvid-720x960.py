@@ -19,7 +19,7 @@ model = dict(
     segmentor_checkpoint='work_dirs/swiftnet-ss_r18_1xb8-1k_camvid-360x480/iter_1000.pth',
     lr_scale=0.5,
     upsample='bilinear',
-    selector=dict(type='mmsparse.EntropySelector', alpha=0.5, min_points=256),
+    selector=dict(type='mmsparse.EntropySelector', alpha=0.72, min_points=256),
     decode_head=dict(
         type='mmsparse.SparseRefineHead',
         extractor=dict(type='mmsparse.SparseUNet', channels=(16, 32, 64)),

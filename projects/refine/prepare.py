@@ -4,8 +4,8 @@ r"""Objects of COCO and plants of fields as pairs of image and mask, for trainin
 
 Reads `coco128` and `rgbweed` below MMSPARSE_DATA. Writes `train/` (crops around COCO objects,
 squares of 27 field photographs), `objects/` (crops around objects of held-out images, with spoiled
-masks) and `fields/` (three photographs of 3264x2448, with masks of an eighth of their size), the
-latter two in BIG's layout.
+masks) and `fields/` (three photographs of 3264x2448, with spoiled masks), the latter two in BIG's
+layout.
 """
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from mmsparse.datasets.transforms.mask_refine import perturb_mask
 HELD_OUT = 5  # every fifth image of COCO
 FIELDS = 10  # every tenth field photograph, the large ones
 SQUARE = 408
+SIDE = 192  # of an object to train on, at most
 MIN_AREA = 48**2
 
 
@@ -73,7 +74,11 @@ def main() -> None:
     for number, name, image, mask in coco_objects(data / 'coco128'):
         if number % HELD_OUT:
             counts['train'] += 1
-            write(args.out / 'train', name, image, mask)
+            shrink = min(SIDE / max(mask.shape), 1)  # so that a crop sees most of an object
+            size = tuple(max(round(n * shrink), 1) for n in mask.shape[::-1])
+            write(args.out / 'train', name,
+                  *(cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (
+                      image, mask.astype(np.uint8) * 255)))
         else:
             counts['objects'] += 1
             coarse = perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)
@@ -84,9 +89,7 @@ def main() -> None:
                           cv2.IMREAD_GRAYSCALE) > 0
         height, width = mask.shape
         if number % FIELDS == 0:
-            small = cv2.resize(mask.astype(np.uint8) * 255, (width // 8, height // 8),
-                               interpolation=cv2.INTER_AREA)
-            coarse = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC) > 127
+            coarse = perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)
             counts['fields'] += 1
             write(args.out / 'fields', file.stem, image, mask, coarse)
             continue

@@ -476,6 +476,32 @@ def test_losses_by_hand():
     assert float(losses['loss_sobel']) == pytest.approx(2 * float(edge), rel=1e-4)
 
 
+@torch.no_grad()
+def test_one_pass_at_half_size():
+    model = build()
+    image, mask = picture((96, 130), count=2)
+    x = model.normalize(image)
+    small, m = (F.interpolate(a, (48, 65), mode='bilinear', align_corners=True)
+                for a in (x, mask[:, None]))
+    features = model.neck(model.backbone(torch.cat([small, 2 * m - 1], 1)))
+    expected = by_sampling(model.head, features, (96, 130)).float()
+    found = model.logits(x, mask[:, None], 0.5)
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-3)
+    assert not torch.allclose(found, model.logits(x, mask[:, None]), atol=0.1)
+
+
+def test_training_draws_scales(monkeypatch):
+    model, seen = build(), []
+    model.train_scales = (0.25, 1.0)
+    logits = model.logits
+    monkeypatch.setattr(model, 'logits', lambda *args: seen.append(args[2]) or logits(*args))
+    image, mask = picture((64, 80))
+    torch.manual_seed(0)
+    for _ in range(12):
+        model(model.normalize(image), samples(mask, mask), mode='loss')
+    assert set(seen) == {0.25, 1.0}
+
+
 def test_every_parameter_is_trained():
     """Nothing is computed and thrown away; DDP would complain."""
     model = build()

@@ -88,6 +88,9 @@ class CRMRefiner(BaseModel):
         backbone, neck, head: configs.
         loss_weights: of the binary cross entropy ``bce``, the mean absolute and squared error
             ``l1``, ``l2``, and the edges' difference ``sobel``.
+        train_cfg: ``scales``, of which one is drawn for each batch: the encoder sees the crop at
+            that size and is asked about every pixel. The paper trains at full size alone and relies
+            on the function to extend to smaller scales.
         test_cfg: of inference:
 
             - ``scales``: sizes of the encoder's input relative to the full one, ascending.
@@ -117,8 +120,8 @@ class CRMRefiner(BaseModel):
                  head: dict,
                  loss_weights: dict[str, float] | None = None,
                  data_preprocessor: dict | None = None,
-                 pretrained: None = None,  # mmseg.apis.init_model sets these two
-                 train_cfg: None = None,
+                 pretrained: None = None,  # mmseg.apis.init_model sets it
+                 train_cfg: dict | None = None,
                  test_cfg: dict | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(data_preprocessor, init_cfg)
@@ -127,6 +130,7 @@ class CRMRefiner(BaseModel):
         self.head = MODELS.build(head)
         self.loss_weights = dict(bce=1.0, l1=0.5, l2=0.5, sobel=2.0) | dict(loss_weights or {})
         self.sobel = SobelLoss()
+        self.train_scales = tuple((train_cfg or dict(scales=(1.0,)))['scales'])
         self.test_cfg = self._check_test_cfg(test_cfg)
         selector = self.test_cfg.selector
         self.selector = None if selector is None else MODELS.build(dict(selector, num_classes=2))
@@ -172,15 +176,18 @@ class CRMRefiner(BaseModel):
             return self.logits(inputs, stack_masks(data_samples, 'coarse_mask', inputs))
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
 
-    def logits(self, images: Tensor, masks: Tensor) -> Tensor:
+    def logits(self, images: Tensor, masks: Tensor, scale: float = 1.0) -> Tensor:
         """One pass over whole images, ``[B, 1, H, W]``.
 
         Args:
             images: normalized, ``[B, 3, H, W]``.
             masks: float ``[B, 1, H, W]`` in ``0 .. 1``.
+            scale: of the encoder's input.
         """
-        features = self.neck(self.backbone(torch.cat([images, 2 * masks - 1], 1)))
         size = tuple(images.shape[2:])
+        small = tuple(max(round(n * scale), 1) for n in size)
+        inputs = resize_aligned(torch.cat([images, 2 * masks - 1], 1), small, whole(small))
+        features = self.neck(self.backbone(inputs))
         queries = all_pixels(len(images), whole(size), images.device)
         axes = self.head.axes(size, tuple(features.shape[2:]))
         return self.head(self.head.project(features), queries, axes).view(-1, 1, *size)
@@ -188,7 +195,9 @@ class CRMRefiner(BaseModel):
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Losses of one pass; the target is cut at 0.5 for the cross entropy alone."""
         target = stack_masks(data_samples, 'gt_mask', inputs)
-        logits = self.logits(inputs, stack_masks(data_samples, 'coarse_mask', inputs)).float()
+        scale = self.train_scales[int(torch.randint(len(self.train_scales), ()))]
+        logits = self.logits(
+            inputs, stack_masks(data_samples, 'coarse_mask', inputs), scale).float()
         probability, weights = logits.sigmoid(), self.loss_weights
         return dict(
             loss_bce=weights['bce'] * F.binary_cross_entropy_with_logits(

@@ -3,7 +3,8 @@ _base_ = '../../../configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'
 model = dict(
     backbone=dict(depth=18, base_channels=32, stem_channels=32, init_cfg=None),
     neck=dict(in_channels=(32, 32, 128), widths=(32, 32, 64), channels=128, dropout=0.0),
-    head=dict(in_channels=128))
+    head=dict(in_channels=128),
+    train_cfg=dict(scales=(0.25, 0.5, 1.0, 1.0)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmsparse.LoadMasks'),
@@ -20,9 +21,9 @@ val_dataloader = dict(num_workers=1, dataset=dict(
 test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=1e-5))
 param_scheduler = [dict(
-    type='CosineAnnealingLR', T_max=1200, eta_min=1e-6, by_epoch=False)]
-train_cfg = dict(max_iters=1200, val_interval=1200)
-default_hooks = dict(checkpoint=dict(interval=1200))
+    type='CosineAnnealingLR', T_max=1500, eta_min=1e-6, by_epoch=False)]
+train_cfg = dict(max_iters=1500, val_interval=1500)
+default_hooks = dict(checkpoint=dict(interval=1500))
 env_cfg = dict(cudnn_benchmark=False)
 sync_bn = None
 randomness = dict(seed=0)

@@ -1,8 +1,19 @@
-# SparseRefine on a SwiftNet of half the size; see projects/camvid.
+# SparseRefine on a SwiftNet of half the size; see projects/camvid. The segmentor sees whole images in
+# training too: on crops its pyramid pooling, which spans the image, is uncertain nearly everywhere.
 _base_ = [
     '../_base_/models/swiftnet-ss_r18.py', '../_base_/datasets/camvid-720x960.py',
     '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
 ]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='mmsparse.KeepLowRes', scale=(480, 360)),
+    dict(type='RandomCrop', crop_size=_base_.crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='mmsparse.PackRefineInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 segmentor = _base_.model
 segmentor.backbone.init_cfg = None
 segmentor.decode_head.num_classes = 11
@@ -18,7 +29,7 @@ model = dict(
     segmentor=segmentor,
     segmentor_checkpoint='work_dirs/swiftnet-ss_r18_1xb8-1k_camvid-360x480/iter_1000.pth',
     lr_scale=0.5,
-    upsample='bilinear',
+    joint_aug='post_lr',
     selector=dict(type='mmsparse.EntropySelector', alpha=0.72, min_points=256),
     decode_head=dict(
         type='mmsparse.SparseRefineHead',

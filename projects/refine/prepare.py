@@ -22,8 +22,8 @@ from mmsparse.datasets.transforms.mask_refine import perturb_mask
 
 HELD_OUT = 5  # every fifth image of COCO
 FIELDS = 10  # every tenth field photograph, the large ones
-SQUARE = 408
-SIDE = 192  # of an object to train on, at most
+SQUARE = 136
+SIDE = 128  # of an object to train on, at most
 MIN_AREA = 48**2
 
 
@@ -96,7 +96,7 @@ def main() -> None:
         for top in range(0, height - SQUARE + 1, SQUARE):
             for left in range(0, width - SQUARE + 1, SQUARE):
                 part = np.s_[top:top + SQUARE, left:left + SQUARE]
-                if 0.02 < mask[part].mean() < 0.98:
+                if 0.15 < mask[part].mean() < 0.85:
                     counts['train'] += 1
                     write(args.out / 'train', f'{file.stem}_{top}_{left}', image[part], mask[part])
     print(', '.join(f'{count} in {name}/' for name, count in counts.items()))

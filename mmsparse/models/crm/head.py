@@ -88,7 +88,8 @@ class ImplicitPointHead(BaseModule):
 
     def __init__(self, *, in_channels: int = 256, hidden: Sequence[int] = (32, 32, 32, 32),
                  out_channels: int = 1, init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg)
+        # torch's own would let the signal fade from layer to layer
+        super().__init__(init_cfg or dict(type='Kaiming', layer='Linear'))
         widths = [in_channels + 6, *hidden, out_channels]
         self.in_channels = in_channels
         self.layers = nn.ModuleList(

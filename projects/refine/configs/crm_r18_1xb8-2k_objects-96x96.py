@@ -4,11 +4,11 @@ model = dict(
     backbone=dict(depth=18, base_channels=32, stem_channels=32, init_cfg=None),
     neck=dict(in_channels=(32, 32, 128), widths=(32, 32, 64), channels=128, dropout=0.0),
     head=dict(in_channels=128),
-    train_cfg=dict(scales=(0.25, 0.5, 1.0, 1.0)))
+    train_cfg=dict(scales=(0.5, 1.0)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmsparse.LoadMasks'),
-    dict(type='mmsparse.RandomMaskCrop', size=112),
+    dict(type='mmsparse.RandomMaskCrop', size=96),
     dict(type='RandomFlip', prob=0.5),
     dict(type='mmsparse.ColorJitter', brightness=0.2, contrast=0.05, saturation=0.05),
     dict(type='mmsparse.PerturbMaskBoundary'),
@@ -19,11 +19,11 @@ train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(
 val_dataloader = dict(num_workers=1, dataset=dict(
     data_root='work_dirs/refine/objects', coarse_root=None))
 test_dataloader = val_dataloader
-optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=1e-5))
+optim_wrapper = dict(optimizer=dict(lr=2e-3, weight_decay=1e-5))
 param_scheduler = [dict(
-    type='CosineAnnealingLR', T_max=1500, eta_min=1e-6, by_epoch=False)]
-train_cfg = dict(max_iters=1500, val_interval=1500)
-default_hooks = dict(checkpoint=dict(interval=1500))
+    type='CosineAnnealingLR', T_max=2000, eta_min=1e-6, by_epoch=False)]
+train_cfg = dict(max_iters=2000, val_interval=2000)
+default_hooks = dict(checkpoint=dict(interval=2000))
 env_cfg = dict(cudnn_benchmark=False)
 sync_bn = None
 randomness = dict(seed=0)

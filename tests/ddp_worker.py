@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from mmsparse.models.sparserefine import Selection
+from mmsparse.sparse import Selection
 from tests.models.tiny import batch, build_refine
 
 SHARES = {'uneven': (0.4, 0.01), 'one empty': (0.3, 0.0), 'all empty': (0.0, 0.0)}

@@ -22,6 +22,7 @@ from mmsparse.models.crm.tiling import HALO, cores, plan_tiles
 from mmsparse.registry import MODELS
 
 THIN = dict(base_channels=4, stem_channels=4)
+LIGHT = dict(type='mmsparse.CRMMobileNetV2')
 
 
 def shake(module, seed=0):
@@ -42,12 +43,12 @@ def shake(module, seed=0):
     return module
 
 
-def build(thin=True, seed=0, neck=None, **test_cfg):
+def build(thin=True, seed=0, neck=None, backbone=None, **test_cfg):
     init_default_scope('mmseg')
     width = 4 if thin else 64
     model = MODELS.build(dict(
         type='mmsparse.CRMRefiner',
-        backbone=dict(type='mmsparse.CRMResNet', **(THIN if thin else {})),
+        backbone=backbone or dict(type='mmsparse.CRMResNet', **(THIN if thin else {})),
         neck={'type': 'mmsparse.CRMFusionNeck', 'in_channels': (width, 4 * width, 16 * width),
               **(neck or {})},
         head=dict(type='mmsparse.ImplicitPointHead'),
@@ -115,6 +116,32 @@ def test_the_encoder_is_mmsegs_and_takes_three_channel_weights(tmp_path):
         for a, b in zip(stages, stock(image), strict=True):
             torch.testing.assert_close(a, b)
     assert not ours.conv1.weight[:, 3].any() and (stem >= 0).all()
+
+
+def test_a_light_encoder(tmp_path):
+    """mmseg's MobileNetV2 without what is not used; three-channel weights load."""
+    from mmseg.models.backbones import MobileNetV2
+    init_default_scope('mmseg')
+    stock = shake(MobileNetV2(strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 1, 1),
+                              out_indices=(0, 1, 2, 4)))
+    stock.eval()
+    torch.save(stock.state_dict(), tmp_path / 'imagenet.pth')
+    ours = MODELS.build(LIGHT)
+    load_checkpoint(ours, str(tmp_path / 'imagenet.pth'), strict=False)
+    ours.eval()
+    image = torch.randn(1, 3, 97, 99)
+    found = ours(torch.cat([image, torch.randn(1, 1, 97, 99)], 1))
+    for a, b in zip(found, stock(image), strict=True):
+        torch.testing.assert_close(a, b)
+    assert [tuple(x.shape[1:]) for x in found] == [
+        (c, -(-97 // s), -(-99 // s)) for c, s in zip(
+            (16, 24, 32, 96), ours.stage_strides, strict=True)]
+    model = build(backbone=LIGHT, neck=dict(in_channels=(16, 24, 96)))
+    model.train()
+    image, mask = picture((64, 80), count=2)
+    losses = model(model.normalize(image), samples(mask, mask), mode='loss')
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 # ---- the implicit function --------------------------------------------------------------------
@@ -233,15 +260,17 @@ def test_every_pixel_is_answered_by_one_tile(size, full):
     assert plan_tiles(size, full, cells, 2, None, 1, need - 1) == (None, need)
 
 
-@pytest.mark.parametrize('neck', [{}, dict(fuse='2-3-4', out_level=1, in_channels=(16, 32, 64))])
+@pytest.mark.parametrize(('backbone', 'neck'), [
+    (None, {}), (None, dict(fuse='2-3-4', out_level=1, in_channels=(16, 32, 64))),
+    (LIGHT, dict(in_channels=(16, 24, 96)))])
 @torch.no_grad()
-def test_tiles_equal_the_whole(neck, monkeypatch):
+def test_tiles_equal_the_whole(backbone, neck, monkeypatch):
     """Features of a tile, halo and all, are those of the whole image."""
-    model = build(neck=neck)
+    model = build(neck=neck, backbone=backbone)
     image, mask = picture((430, 518), count=2)
     size = (403, 451)
     level = model._level()
-    stride, cells = model._strides()[level], model.stage_sizes(size)[level]
+    stride, cells = model.backbone.stage_strides[level], model.stage_sizes(size)[level]
     (single,), need = plan_tiles(size, (430, 518), cells, stride, None, 2, math.inf)
     tiles, _ = plan_tiles(size, (430, 518), cells, stride, None, 2, 1.2 * need)
     assert len(tiles) > 3

@@ -1,5 +1,5 @@
 """CRM (CVPR 2022): continuous refinement of any mask at any resolution."""
-from .backbone import CRMResNet
+from .backbone import CRMMobileNetV2, CRMResNet
 from .head import ImplicitPointHead
 from .losses import SobelLoss
 from .neck import CRMFusionNeck
@@ -8,6 +8,7 @@ from .wrappers import RefinedDetector, RefinedSegmentor
 
 __all__ = [
     'CRMFusionNeck',
+    'CRMMobileNetV2',
     'CRMRefiner',
     'CRMResNet',
     'ImplicitPointHead',

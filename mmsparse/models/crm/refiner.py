@@ -322,8 +322,9 @@ class CRMRefiner(BaseModel):
         """
         level, full = self._level(), tuple(p.shape[1:])
         bound = self._bytes_for_tiles(images, p)
-        tiles, need = plan_tiles(size, full, self.stage_sizes(size)[level], self._strides()[level],
-                                 selected, len(p), bound)
+        tiles, need = plan_tiles(
+            size, full, self.stage_sizes(size)[level], self.backbone.stage_strides[level],
+            selected, len(p), bound)
         if tiles is None:
             raise ValueError(
                 f'test_cfg.max_bytes is {self.test_cfg.max_bytes}, but {len(p)} image(s) of '
@@ -359,16 +360,9 @@ class CRMRefiner(BaseModel):
             image = self.normalize(image)
         mask = resize_aligned(p[:, None], size, tile.window)
         stages = self.backbone(torch.cat([image.to(device), 2 * mask.to(device) - 1], 1))
-        held = [tile.window.over(stride) for stride in self._strides()]
+        held = [tile.window.over(stride) for stride in self.backbone.stage_strides]
         return self.head.project(
             self.neck(stages, self.stage_sizes(size), held, tile.cells)).contiguous()
-
-    def _strides(self) -> list[int]:
-        """Strides of stem and stages."""
-        strides = [2, 4]
-        for stride in self.backbone.strides[1:]:
-            strides.append(strides[-1] * stride)
-        return strides
 
     def _level(self) -> int:
         """Which of stem and stages gives the feature map its size."""
@@ -376,7 +370,7 @@ class CRMRefiner(BaseModel):
 
     def stage_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """Sizes of stem and stages for an encoder's input of ``(H, W)``."""
-        return [tuple(-(-n // stride) for n in size) for stride in self._strides()]
+        return [tuple(-(-n // stride) for n in size) for stride in self.backbone.stage_strides]
 
     def queries(self, pixels: Window, selected: Tensor | None, p: Tensor) -> Iterator[Tensor]:
         """Pixels of a window that are asked for, int64 ``[Q, 3]`` in chunks, where ``p`` is."""

@@ -49,7 +49,7 @@ def init_model(config: str | Path | Config,
 
     Raises:
         FileNotFoundError: there is no such config or checkpoint.
-        ValueError: there is no checkpoint, and the config has no test set either.
+        ValueError: neither the checkpoint nor a test set of the config says what the classes are.
     """
     if isinstance(config, Config):
         config = copy.deepcopy(config)

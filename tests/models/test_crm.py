@@ -442,6 +442,10 @@ def test_bad_inputs():
         build().refine(image, mask[:, 1:])
     with pytest.raises(ValueError, match='from 0 to 1, got 0 to 255'):
         build().refine(image, mask * 255)
+    with pytest.raises(ValueError, match=r"loss_weights has the keys .*got \['BCE'\]"):
+        MODELS.build(dict(type='mmsparse.CRMRefiner', backbone=LIGHT, loss_weights=dict(BCE=1),
+                          neck=dict(type='mmsparse.CRMFusionNeck', in_channels=(16, 24, 96)),
+                          head=dict(type='mmsparse.ImplicitPointHead')))
     with pytest.raises(ValueError, match='CRMFusionNeck.fuse must be one of'):
         build(neck=dict(fuse='1-2'))
     with pytest.raises(ValueError, match='max_bytes is 1000000, but 1 image.* need at least') as e:

@@ -26,6 +26,7 @@ from .losses import SobelLoss
 from .sampling import Window, resize_aligned, whole
 from .tiling import QUERY_BYTES, SELECTOR_BYTES, Tile, plan_tiles
 
+LOSSES = dict(bce=1.0, l1=0.5, l2=0.5, sobel=2.0)
 DEFAULTS = dict(
     scales=(0.125, 0.25, 0.5, 1.0), pad=32, min_long_side=224, min_area=1024, query_chunk=None,
     max_bytes=None, selector=None, select_from=0.5, amp=False, accept_iou=None, edit_band=None)
@@ -100,7 +101,7 @@ class CRMRefiner(BaseModel):
             - ``query_chunk``: points answered at a time; ``None``: 8,192 on a CPU, where they stay
               in the cache, 524,288 on a GPU.
             - ``max_bytes``: how much memory may be used above weights and inputs; tiles are chosen
-              to keep to it. ``None``: no tiles.
+              to keep to it. ``None``: any.
             - ``selector``: config of a selector with two classes, as SparseRefine's: from the scale
               ``select_from`` on only the pixels it selects are asked for, and only tiles that hold
               some are encoded. ``None`` asks for every pixel.
@@ -128,7 +129,10 @@ class CRMRefiner(BaseModel):
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
         self.head = MODELS.build(head)
-        self.loss_weights = dict(bce=1.0, l1=0.5, l2=0.5, sobel=2.0) | dict(loss_weights or {})
+        self.loss_weights = LOSSES | dict(loss_weights or {})
+        if self.loss_weights.keys() != LOSSES.keys():
+            raise ValueError(f'CRMRefiner.loss_weights has the keys {list(LOSSES)}, got '
+                             f'{list(loss_weights)}')
         self.sobel = SobelLoss()
         self.train_scales = tuple((train_cfg or dict(scales=(1.0,)))['scales'])
         self.test_cfg = self._check_test_cfg(test_cfg)

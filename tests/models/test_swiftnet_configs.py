@@ -104,6 +104,26 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model():
     assert torch.equal(found.pred_sem_seg.data, expected.pred_sem_seg.data)
 
 
+def test_members_load_their_own_weights(tmp_path):
+    """What `tools/test.py` does without a checkpoint."""
+    cfg = without_weights(load(R18).model)
+    members, trained = [], []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        trained.append(build(load(R18)).state_dict())
+        for value in trained[-1].values():
+            if value.is_floating_point():
+                value.normal_()
+        torch.save(dict(state_dict=trained[-1]), tmp_path / f'{seed}.pth')
+        members.append(dict(cfg, init_cfg=dict(
+            type='Pretrained', checkpoint=str(tmp_path / f'{seed}.pth'))))
+    model = SegEnsemble(segmentors=members)
+    model.init_weights()
+    for member, expected in zip(model.segmentors, trained, strict=True):
+        for name, value in member.state_dict().items():
+            assert torch.equal(value, expected[name]), name
+
+
 def test_an_ensemble_refuses_what_does_not_match():
     cfg = without_weights(load(R18).model)
     other = cfg.copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
+from mmengine.model import ModuleList
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
@@ -39,15 +40,23 @@ class SegEnsemble(BaseSegmentor):
             raise ValueError('the segmentors of a SegEnsemble must share one data_preprocessor; '
                              f'got {found}')
         super().__init__(data_preprocessor=data_preprocessor or found[0], init_cfg=init_cfg)
-        self.segmentors = nn.ModuleList(MMSEG_MODELS.build(s) for s in segmentors)
+        # mmengine's list: torch's has no init_weights, and the members' weights come by it
+        self.segmentors = ModuleList(MMSEG_MODELS.build(s) for s in segmentors)
         channels = [s.out_channels for s in self.segmentors]
         if len(set(channels)) > 1 or channels[0] < 2:
             raise ValueError('the segmentors of a SegEnsemble must predict the same two or more '
                              f'channels, got {channels}')
         self.out_channels, self.num_classes = channels[0], self.segmentors[0].num_classes
         self.align_corners = self.segmentors[0].align_corners
-        self.decode_head = self.segmentors[0].decode_head  # what mmseg's post-processing asks
         self.train_cfg, self.test_cfg = train_cfg, test_cfg
+
+    @property
+    def decode_head(self) -> nn.Module:
+        """The first member's, which mmseg's post-processing asks about its threshold.
+
+        No child of its own: ``init_weights`` would initialize it again after loading.
+        """
+        return self.segmentors[0].decode_head
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logarithm of the mean probabilities, ``[B, K, H, W]``."""

@@ -55,6 +55,12 @@ def dense_conv_rate(device: torch.device) -> float:
     return 9 * 256**2 * 128 * 256 / min(seconds[1:]) / 1e9
 
 
+def trim_heap() -> None:
+    """Give freed memory back to the system, where the C library can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def peak_memory(function: Callable[[], Any], device: torch.device) -> int:
     """Bytes that a function holds at most above what is held before it.
 
@@ -68,8 +74,7 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> int:
         function()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # or freed blocks kept for reuse would hide the peak
+    trim_heap()  # or freed blocks kept for reuse would hide the peak
     try:
         Path('/proc/self/clear_refs').write_text('5')
     except OSError:

@@ -212,6 +212,8 @@ def evaluate_rank(rank, folder):
     for sample in (samples[rank], samples[2 + rank], samples[4 * (1 - rank)]):
         evaluator.process([sample])
     torch.save(evaluator.evaluate(5), f'{folder}/{rank}.pt')
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # or its threads may abort the process at its end
 
 
 def test_two_processes_give_the_figures_of_one(tmp_path):

@@ -293,7 +293,7 @@ def test_tiles_equal_the_whole(backbone, neck, monkeypatch):
 
 
 @pytest.mark.parametrize('test_cfg', [
-    dict(query_chunk=777), dict(max_bytes=124 * 2**20),
+    dict(query_chunk=777), dict(max_bytes=150 * 2**20),
     dict(selector=dict(type='mmsparse.EntropySelector', alpha=0.0), select_from=0.0)])
 def test_chunks_tiles_and_a_full_selection_change_nothing(test_cfg):
     image, mask = picture((230, 250))
@@ -607,7 +607,7 @@ def test_a_few_hundred_steps_learn_to_refine():
     assert edges(refined.float()) > edges(coarse) + 0.03
 
 
-@pytest.mark.parametrize('limit', [420])
+@pytest.mark.parametrize('limit', [512])
 def test_memory_is_bounded(root, limit):
     """The real network at 768x1024 keeps to `max_bytes` and gives the untiled map."""
     result = subprocess.run(

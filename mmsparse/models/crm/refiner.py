@@ -19,6 +19,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmsparse.engine.machine import trim_heap
 from mmsparse.registry import MODELS
 from mmsparse.sparse import UpsampledLogits, dilate, label_boundary
 
@@ -314,6 +315,9 @@ class CRMRefiner(BaseModel):
                         projected, queries.to(projected.device), axes, tile.cells)
                 result[queries.unbind(1)] = answers[:, 0].float().sigmoid().to(p.device)
                 total += len(queries)
+            del projected
+            if self.test_cfg.max_bytes is not None and p.device.type == 'cpu':
+                trim_heap()  # tiles differ in size: what one leaves behind would add up
         empty = p.flatten(1).sum(1) < 1
         return torch.where(empty[:, None, None], 0, result), total / p.numel()
 

@@ -19,7 +19,7 @@ BLOCK = 64
 SIDES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 # Bytes at the highest point of a pass in float32: per pixel of the encoder's input, per pixel whose
 # features are computed, per point asked for; per pixel of the maps of a selector.
-ENCODER_BYTES, FUSION_BYTES, QUERY_BYTES, SELECTOR_BYTES = 950, 900, 2700, 40
+ENCODER_BYTES, FUSION_BYTES, QUERY_BYTES, SELECTOR_BYTES = 1150, 1000, 2700, 40
 
 
 class Tile(NamedTuple):

@@ -260,7 +260,8 @@ class CRMRefiner(BaseModel):
         images, p = reflect(images, cfg.pad), reflect(coarse, cfg.pad)
         full = tuple(p.shape[1:])
         sizes = [tuple(max(round(n * scale), 1) for n in full) for scale in cfg.scales]
-        self.tiles(images, p, sizes[-1])  # an error comes now, not after the smaller scales
+        if cfg.max_bytes is not None:
+            self.tiles(images, p, sizes[-1])  # an error comes now, not after the smaller scales
         queried = []
         for scale, size in zip(cfg.scales, sizes, strict=True):
             if max(size) < cfg.min_long_side and scale != cfg.scales[-1]:

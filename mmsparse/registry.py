@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS
@@ -31,5 +32,8 @@ TRANSFORMS = Registry(
 METRICS = Registry(
     'metric', parent=ROOT_METRICS, scope='mmsparse', locations=['mmsparse.evaluation'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmsparse', locations=['mmsparse.engine'])
+OPTIM_WRAPPERS = Registry(
+    'optimizer wrapper', parent=ROOT_OPTIM_WRAPPERS, scope='mmsparse',
+    locations=['mmsparse.engine'])
 VISUALIZERS = Registry(
     'visualizer', parent=ROOT_VISUALIZERS, scope='mmsparse', locations=['mmsparse.visualization'])

@@ -1,8 +1,10 @@
-"""Hooks, and the comparison of models."""
+"""Hooks, an optimizer wrapper, and the comparison of models."""
+from .autocast import BFloat16OptimWrapper
 from .comparison import Score, compare
 from .progress import RichProgressHook, progress_display
 from .refinement_hook import RefinementVisualizationHook
 
 __all__ = [
-    'RefinementVisualizationHook', 'RichProgressHook', 'Score', 'compare', 'progress_display'
+    'BFloat16OptimWrapper', 'RefinementVisualizationHook', 'RichProgressHook', 'Score', 'compare',
+    'progress_display'
 ]

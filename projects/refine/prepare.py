@@ -23,7 +23,7 @@ from mmsparse.datasets.transforms.mask_refine import perturb_mask
 HELD_OUT = 5  # every fifth image of COCO
 FIELDS = 10  # every tenth field photograph, the large ones
 SQUARE = 136
-SIDE = 128  # of an object to train on, at most
+SIDES = (128, 256)  # of an object to train on, at most: a crop sees most of it, or an edge
 MIN_AREA = 48**2
 
 
@@ -73,12 +73,13 @@ def main() -> None:
     counts = dict.fromkeys(('train', 'objects', 'fields'), 0)
     for number, name, image, mask in coco_objects(data / 'coco128'):
         if number % HELD_OUT:
-            counts['train'] += 1
-            shrink = min(SIDE / max(mask.shape), 1)  # so that a crop sees most of an object
-            size = tuple(max(round(n * shrink), 1) for n in mask.shape[::-1])
-            write(args.out / 'train', name,
-                  *(cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (
-                      image, mask.astype(np.uint8) * 255)))
+            for side in SIDES:
+                counts['train'] += 1
+                shrink = min(side / max(mask.shape), 1)
+                size = tuple(max(round(n * shrink), 1) for n in mask.shape[::-1])
+                write(args.out / 'train', f'{name}_{side}',
+                      *(cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (
+                          image, mask.astype(np.uint8) * 255)))
         else:
             counts['objects'] += 1
             coarse = perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)

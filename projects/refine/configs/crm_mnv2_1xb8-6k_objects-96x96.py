@@ -24,11 +24,12 @@ train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(
 val_dataloader = dict(num_workers=1, dataset=dict(
     data_root='work_dirs/refine/objects', coarse_root=None))
 test_dataloader = val_dataloader
-optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=1e-5))
+optim_wrapper = dict(
+    type='mmsparse.BFloat16OptimWrapper', optimizer=dict(lr=1e-3, weight_decay=1e-5))
 param_scheduler = [dict(
-    type='CosineAnnealingLR', T_max=2000, eta_min=1e-6, by_epoch=False)]
-train_cfg = dict(max_iters=2000, val_interval=2000)
-default_hooks = dict(checkpoint=dict(interval=2000))
+    type='CosineAnnealingLR', T_max=6000, eta_min=1e-6, by_epoch=False)]
+train_cfg = dict(max_iters=6000, val_interval=6000)
+default_hooks = dict(checkpoint=dict(interval=6000))
 env_cfg = dict(cudnn_benchmark=False)
 sync_bn = None
 randomness = dict(seed=0)

@@ -51,6 +51,16 @@ def coco_objects(folder: Path) -> Iterator[tuple[int, str, np.ndarray, np.ndarra
             yield number, f'coco_{annotation["id"]}', image[part], mask[part]
 
 
+def turned(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The mask of plants, or its half turn, whichever is greener.
+
+    The labels of rgbweed are upside down against its photographs.
+    """
+    blue, green, red = image.astype(np.int16).transpose(2, 0, 1)
+    excess = 2 * green - blue - red
+    return max((mask, mask[::-1, ::-1]), key=lambda m: excess[m].mean() if m.any() else 0)
+
+
 def write(folder: Path, name: str, image: np.ndarray, mask: np.ndarray,
           coarse: np.ndarray | None = None) -> None:
     """One pair, with a coarse mask in BIG's layout."""
@@ -88,6 +98,7 @@ def main() -> None:
         image = cv2.imread(str(file))
         mask = cv2.imread(str(data / 'rgbweed' / 'labels' / f'{file.stem}.png'),
                           cv2.IMREAD_GRAYSCALE) > 0
+        mask = turned(mask, image)
         height, width = mask.shape
         if number % FIELDS == 0:
             coarse = perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)

@@ -14,6 +14,8 @@ from .selection import (
     top_k_mask,
 )
 from .selectors import BoundarySelector, EntropySelector, Selection, Selector
+from .sps import SPSMap, from_dense, keep_best, neighbors, select, split, to_dense
+from .sps_layers import SPSConv2d, SPSDeformConv2d, sum_of_convolutions
 from .upsampled import UpsampledLogits
 
 __all__ = [
@@ -23,6 +25,9 @@ __all__ = [
     'EntropySelector',
     'Linear1x1',
     'MaskedMap',
+    'SPSConv2d',
+    'SPSDeformConv2d',
+    'SPSMap',
     'Selection',
     'Selector',
     'SparseMap',
@@ -34,10 +39,17 @@ __all__ = [
     'entropy',
     'entropy_of_probabilities',
     'fill_mask',
+    'from_dense',
+    'keep_best',
     'label_boundary',
     'limit_mask',
     'logits_of',
+    'neighbors',
+    'select',
+    'split',
     'strided_pairs',
     'submanifold_pairs',
+    'sum_of_convolutions',
+    'to_dense',
     'top_k_mask',
 ]

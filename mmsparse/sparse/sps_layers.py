@@ -21,9 +21,9 @@ BLOCK = dict(cpu=1 << 21, cuda=1 << 24)
 
 
 def blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
-    """Slices of ``rows`` whose gathered rows of ``width`` floats fill a block."""
+    """Slices of ``rows`` whose gathered rows of ``width`` floats fill a block, one at least."""
     step = max(1, BLOCK.get(device.type, BLOCK['cuda']) // width)
-    for start in range(0, rows, step):
+    for start in range(0, max(rows, 1), step):
         yield slice(start, min(start + step, rows))
 
 
@@ -152,14 +152,14 @@ class SPSDeformConv2d(nn.Module):
         """New features of the active cells, ``[N, D]``."""
         bank = x.bank
         width = 4 * self.linear.in_features  # four cells around each tap
-        parts = [checkpoint(self._block, x, bank, part, use_reentrant=False)
-                 for part in blocks(len(x.active), width, bank.device)]
-        return torch.cat(parts) if parts else x.active.new_zeros(0, self.linear.out_features)
+        return torch.cat([checkpoint(self._block, x, bank, part, use_reentrant=False)
+                          for part in blocks(len(x.active), width, bank.device)])
 
     def _block(self, x: SPSMap, bank: Tensor, part: slice) -> Tensor:
         cells = x.cells[part]
-        offset = self.offset(x.active[part]).view(len(cells), -1, 2).float()
-        offset = offset.to(torch.promote_types(bank.dtype, torch.float32))
+        offset = self.offset(x.active[part]).view(len(cells), 9, 2)
+        # half precision cannot place a tap on a grid of 112
+        offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
         at = cells[:, None, 1:] + offset  # [n, k, (row, column)]
         low = at.detach().floor()
         fraction, low = at - low, low.long()
@@ -169,6 +169,6 @@ class SPSDeformConv2d(nn.Module):
                 rows = rows_at(x, cells[:, :1], low[..., 0] + dy, low[..., 1] + dx)
                 weight = ((fraction[..., 0] if dy else 1 - fraction[..., 0])
                           * (fraction[..., 1] if dx else 1 - fraction[..., 1]))
-                values = bank.index_select(0, rows.flatten()).view(*rows.shape, -1)
+                values = bank.index_select(0, rows.flatten()).view(*rows.shape, bank.shape[1])
                 total = total + weight[..., None].to(values.dtype) * values
         return self.linear(total.flatten(1))

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .maps import DEBUG
+
 Offsets = Sequence[tuple[int, int]]  # rows and columns from a cell to its taps
 
 
@@ -75,9 +77,9 @@ def select(x: SPSMap, keep: Tensor) -> SPSMap:
     number = torch.empty(n + m, dtype=torch.int32, device=keep.device)
     number[torch.cat([kept, torch.arange(n, n + m, device=keep.device), frozen])] = torch.arange(
         n + m, dtype=torch.int32, device=keep.device)
-    return SPSMap(
+    return _checked(SPSMap(
         x.active[kept], torch.cat([x.passive, x.active[frozen]]),
-        number.index_select(0, x.index.flatten()).view_as(x.index), x.cells[kept])
+        number.index_select(0, x.index.flatten()).view_as(x.index), x.cells[kept]))
 
 
 def split(x: SPSMap, children: Tensor) -> SPSMap:
@@ -97,8 +99,8 @@ def split(x: SPSMap, children: Tensor) -> SPSMap:
     index = torch.where(old < n, 4 * old + child.int().view(2, 1, 2), old + 3 * n)
     cells = x.cells[:, None] * x.cells.new_tensor([1, 2, 2]) + torch.stack(
         [child * 0, child // 2, child % 2], 1)
-    return SPSMap(children.flatten(0, 1), x.passive, index.reshape(r, 2 * h, 2 * w),
-                  cells.flatten(0, 1))
+    return _checked(SPSMap(children.flatten(0, 1), x.passive, index.reshape(r, 2 * h, 2 * w),
+                           cells.flatten(0, 1)))
 
 
 def square(size: int, dilation: int = 1) -> list[tuple[int, int]]:
@@ -160,23 +162,32 @@ def keep_best(score: Tensor, group: Tensor, groups: int, budget: int) -> Tensor:
 
 
 def check(x: SPSMap) -> None:
-    """Assert what holds for any grids; slow, for tests and debugging.
+    """Assert what holds for any grids; ``MMSPARSE_DEBUG=1`` does so after every change of them.
 
     Raises:
         AssertionError: something does not.
     """
     n, m = len(x.active), len(x.passive)
-    (_, h, w), cells = x.index.shape, x.cells
-    assert x.index.dtype == torch.int32 and cells.shape == (n, 3)
-    count = torch.bincount(x.index.flatten().long(), minlength=n + m)
+    (r, h, w), cells = x.index.shape, x.cells
+    assert x.index.dtype == torch.int32 and cells.shape == (n, 3), 'dtype or shape'
+    flat = x.index.flatten().long()
+    count = torch.bincount(flat, minlength=n + m)
     assert len(count) == n + m, 'a cell names a row that is not there'
     assert bool((count[:n] == 1).all()), 'an active row stands for one cell'
-    assert bool((x.index[tuple(cells.T)] == torch.arange(n, device=cells.device)).all())
-    for row in range(n, n + m):
-        grid, y, x_ = (x.index == row).nonzero().unbind(1)
-        side = int(count[row]) ** 0.5
-        assert side.is_integer() and int(side).bit_count() == 1, 'a square of a power of two'
-        assert len(grid.unique()) == 1, 'of one grid'
-        assert int(y.max() - y.min()) == int(x_.max() - x_.min()) == side - 1
-        assert int(y.min()) % side == int(x_.min()) % side == 0, 'aligned'
-        assert h % side == w % side == 0
+    assert bool((x.index[tuple(cells.T)] == torch.arange(n, device=cells.device)).all()), (
+        'cells and index disagree')
+    side = count[n:].double().sqrt()
+    assert bool((side.log2() % 1 == 0).all()), 'a passive row stands for 4^j cells'
+    place = torch.cartesian_prod(*(torch.arange(k, device=flat.device) for k in (r, h, w)))
+    low, high = (place.new_zeros(n + m, 3).scatter_reduce(
+        0, flat[:, None].expand(-1, 3), place, how, include_self=False)[n:]
+        for how in ('amin', 'amax'))
+    span = torch.stack([side * 0, side - 1, side - 1], 1)
+    assert bool((high - low == span).all()), 'of one square'
+    assert bool((low[:, 1:] % side[:, None] == 0).all()), 'that is aligned'
+
+
+def _checked(x: SPSMap) -> SPSMap:
+    if DEBUG:
+        check(x)
+    return x

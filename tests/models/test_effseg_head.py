@@ -294,9 +294,9 @@ def test_coverage_by_loops():
         # RoIAlign interpolates between pixels, so cells that end within one differ a little
         assert (grid[r] - want).abs().mean() < 0.12
         assert (grid[r] - want).abs().max() < 0.5
-    points = torch.tensor([[7.5, 5.2], [34.9, 46.9], [-1, 3], [500, 3]])
+    points = torch.tensor([[7.5, 5.5], [35, 46.5], [-1, 3], [500, 3]])
     inside = found.at(torch.zeros(4).long(), points)
-    assert inside.tolist() == [masks[0][1, 5, 7], masks[0][1, 46, 34], 0, 0]
+    assert inside.tolist() == [masks[0][1, 5, 7], masks[0][1, 46, 34:36].mean(), 0, 0]
 
 
 @pytest.mark.parametrize('target', ['coverage', 'center'])
@@ -315,7 +315,7 @@ def test_losses_by_loops(target):
             inside = c > 0.5
             if target == 'center':
                 point = cell_centers(rois, stage.cells[i:i + 1], stage.size)
-                inside = bool(true.at(stage.cells[i:i + 1, 0], point))
+                inside = float(true.at(stage.cells[i:i + 1, 0], point)) > 0.5
             p = stage.segmentation[i].double().sigmoid()
             seg.append(-(p if inside else 1 - p).log())
             p = stage.refinement[i].double().sigmoid()

@@ -243,8 +243,8 @@ class EffSegMaskHead(BaseModule):
             covered = truth.coverage(stage.size)[tuple(stage.cells.T)]
             inside = (covered > 0.5).float()
             if self.target == 'center':
-                inside = truth.at(stage.cells[:, 0],
-                                  cell_centers(truth.rois, stage.cells, stage.size))
+                centers = cell_centers(truth.rois, stage.cells, stage.size)
+                inside = (truth.at(stage.cells[:, 0], centers) > 0.5).float()
             doubt = ((covered > TOLERANCE) & (covered < 1 - TOLERANCE)).float()
             losses[f'loss_mask_seg_{s}'] = seg * bce(stage.segmentation, inside)
             losses[f'loss_mask_ref_{s}'] = ref * bce(stage.refinement, doubt)

@@ -127,19 +127,20 @@ class RoIMasks(NamedTuple):
         return torch.cat(found)[:, 0]
 
     def at(self, roi: Tensor, points: Tensor) -> Tensor:
-        """Whether the masks of RoIs cover points; beyond the image they do not.
+        """Masks of RoIs at points, bilinearly; 0 beyond the image.
 
         Args:
             roi: int64 ``[P]``.
             points: ``[P, 2]``, x and y in pixels.
 
         Returns:
-            float32 ``[P]``, 0 or 1.
+            float32 ``[P]``, from 0 to 1.
         """
-        x, y = points.floor().long().unbind(1)
         value = points.new_zeros(len(points))
         for image, masks in enumerate(self.masks):
-            _, h, w = masks.shape
-            mine = (self.rois[roi, 0] == image) & (x >= 0) & (x < w) & (y >= 0) & (y < h)
-            value[mine] = masks[self.objects[roi[mine]], y[mine], x[mine]]
+            size = points.new_tensor(masks.shape[:0:-1])
+            mine = (self.rois[roi, 0] == image) & ((points >= 0) & (points < size)).all(1)
+            objects = self.objects[roi[mine]]
+            value[mine] = sample(
+                pyramid_rows([masks[:, None]], [1]), objects, objects * 0, points[mine])[:, 0]
         return value

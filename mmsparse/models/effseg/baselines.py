@@ -1,5 +1,6 @@
-"""The heads that EffSeg compares itself with, given the same query: Mask R-CNN++ and PointRend++.
+"""The heads that EffSeg compares itself with, given the same query.
 
+Mask R-CNN++, PointRend++ and RefineMask++.
 Source: EffSeg (2023), sec. 4.1. Letters: ``R`` RoIs, ``K`` classes, ``P`` points of a RoI.
 """
 from __future__ import annotations
@@ -45,8 +46,10 @@ class QueryMaskHead(BaseModule):
 
     def coarse(self, roi_feats: Tensor, queries: Tensor) -> Tensor:
         """Logits of all classes, ``[R, K, h, w]``."""
-        fused = roi_feats if self.fusion is None else self.fusion(roi_feats, queries)
-        return self.head(fused)
+        return self.head(self._fused(roi_feats, queries))
+
+    def _fused(self, roi_feats: Tensor, queries: Tensor) -> Tensor:
+        return roi_feats if self.fusion is None else self.fusion(roi_feats, queries)
 
     def of_class(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The logits of one class of each RoI, ``[R, 1, ...]``."""
@@ -145,6 +148,25 @@ class QueryPointHead(QueryMaskHead):
         target = truth.at(roi, on_image(truth.rois, points).flatten(0, 1)).view(r, p)
         return dict(losses, loss_point=self.point_head.loss_point(
             self._at(feats, coarse, truth.rois, points), target, labels))
+
+
+@MODELS.register_module()
+class QueryRefineMaskHead(QueryMaskHead):
+    """RefineMask++: see :class:`.refine_mask.RefineMaskHead`, which ``head`` is.
+
+    6,580,590 parameters with COCO's 80 classes.
+    """
+
+    def forward(self, feats: Sequence[Tensor], roi_feats: Tensor, rois: Tensor, queries: Tensor,
+                labels: Tensor) -> Tensor:
+        """Mask logits ``[R, 1, 112, 112]``; see :class:`QueryMaskHead`."""
+        return self.head.compose(self.head(feats, self._fused(roi_feats, queries), rois, labels))
+
+    def loss(self, feats: Sequence[Tensor], roi_feats: Tensor, queries: Tensor,
+             truth: RoIMasks) -> dict[str, Tensor]:
+        """The losses of the four masks."""
+        said = self.head(feats, self._fused(roi_feats, queries), truth.rois, truth.labels)
+        return self.head.loss(said, truth.coverage(said[-1].shape[-1]))
 
 
 def on_image(rois: Tensor, points: Tensor) -> Tensor:

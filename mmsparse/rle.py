@@ -1,0 +1,117 @@
+"""COCO's run-length codes of masks, read and written through windows.
+
+A code lists the lengths of runs of background and foreground, in turn, down the columns of a
+mask. ``pycocotools`` goes through every pixel of the image to write or read one; here the cost is
+that of a window around the object. Letters: ``H, W`` size of the image, ``h, w`` of a window,
+``E`` runs of foreground.
+
+Source: the format of COCO's mask API, https://github.com/cocodataset/cocoapi.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco
+
+
+class Window(NamedTuple):
+    """Part of a mask that is background elsewhere.
+
+    Attributes:
+        mask: bool ``[h, w]``.
+        top, left: row and column of its first pixel in the image.
+    """
+
+    mask: np.ndarray
+    top: int
+    left: int
+
+
+def window_runs(window: Window, height: int) -> np.ndarray:
+    """Where foreground begins and ends, counted down the columns of the image.
+
+    Args:
+        window: a part of a mask.
+        height: ``H``.
+
+    Returns:
+        int64 ``[2 E]``: first pixel of a run, first pixel behind it, of the next run, ...
+    """
+    columns = np.ascontiguousarray(window.mask.T)
+    h = columns.shape[1]
+    padded = np.zeros((len(columns), h + 2), bool)
+    padded[:, 1:-1] = columns
+    column, row = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), h + 1)
+    return (column + window.left) * height + row + window.top
+
+
+def encode_runs(runs: Sequence[np.ndarray], size: tuple[int, int]) -> dict:
+    """Code of a mask from the runs of windows that do not overlap.
+
+    Args:
+        runs: of :func:`window_runs`, in any order.
+        size: ``(H, W)``.
+
+    Returns:
+        A compressed code as of ``pycocotools``, ``{'size': [H, W], 'counts': bytes}``.
+    """
+    height, width = size
+    ends = np.sort(np.concatenate([np.zeros(0, np.int64), *runs]))
+    inner = ends[1:-1].reshape(-1, 2)  # the end of a run and the begin of the next
+    apart = np.repeat(inner[:, 0] != inner[:, 1], 2)
+    ends = np.concatenate([ends[:1], ends[1:-1][apart], ends[-1:]])
+    counts = np.diff(ends, prepend=0, append=height * width).tolist()
+    if len(counts) > 1 and counts[-1] == 0:
+        counts.pop()
+    return coco.frPyObjects(dict(size=[height, width], counts=counts), height, width)
+
+
+def encode_window(window: Window, size: tuple[int, int]) -> dict:
+    """Code of a mask ``(H, W)`` that is background outside a window."""
+    return encode_runs([window_runs(window, size[0])], size)
+
+
+def run_ends(code: dict) -> np.ndarray:
+    """Where the runs of a code end, background and foreground in turn, int64 ``[2 E]`` or one more.
+
+    ``counts`` are numbers of five-bit digits, the lowest first, each a character from ``'0'``;
+    32 says that another digit follows, 16 in the last one that the number is negative. From the
+    fourth number on it is the difference to the length of the last run but one.
+    """
+    counts = code['counts']
+    digits = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
+    digits = digits.astype(np.int64) - 48
+    last = np.flatnonzero((digits & 32) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    places = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    numbers = np.add.reduceat((digits & 31) << 5 * places, first)
+    numbers -= np.where(digits[last] & 16, 1 << 5 * (places[last] + 1), 0)
+    lengths = numbers.copy()
+    lengths[1::2] = np.cumsum(numbers[1::2])
+    lengths[2::2] = np.cumsum(numbers[2::2])
+    return np.cumsum(lengths)
+
+
+def decode_window(code: dict) -> Window:
+    """The part of a mask that holds its foreground; ``[0, 0]`` if there is none.
+
+    Args:
+        code: compressed, ``counts`` bytes or text.
+    """
+    height = code['size'][0]
+    ends = run_ends(code)
+    begins, behind = ends[0:-1:2], ends[1::2]
+    full = behind > begins
+    if not full.any():
+        return Window(np.zeros((0, 0), bool), 0, 0)
+    begins, behind = begins[full], behind[full]
+    left, right = begins[0] // height, (behind[-1] - 1) // height + 1
+    steps = np.zeros((right - left) * height + 1, np.int8)
+    steps[begins - left * height] += 1
+    steps[behind - left * height] -= 1
+    columns = np.cumsum(steps[:-1], dtype=np.int8).view(bool).reshape(-1, height)
+    rows = np.flatnonzero(columns.any(0))
+    top, bottom = rows[0], rows[-1] + 1
+    return Window(np.ascontiguousarray(columns[:, top:bottom].T), int(top), int(left))

@@ -16,6 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from .sps import SPSMap, neighbors, rows_at, square
 
+try:
+    from . import sps_triton as KERNEL
+except ImportError:  # it comes with torch's builds for GPUs
+    KERNEL = None
+
 # Floats of a block of gathered rows: 8 MB on a CPU, about a last-level cache; 64 MB on a GPU.
 BLOCK = dict(cpu=1 << 21, cuda=1 << 24)
 
@@ -35,6 +40,8 @@ class _SumOfConvolutions(torch.autograd.Function):
                 *params: Tensor) -> Tensor:
         ctx.save_for_backward(bank, *tables, *params)
         ctx.branches, ctx.rectify = len(tables), rectify
+        if bank.is_cuda and KERNEL is not None and KERNEL.fits(bank, len(params[0])):
+            return KERNEL.fused_sum(bank, tables, params[::2], params[1::2], rectify)
         result = bank.new_zeros(len(tables[0]), len(params[0]))
         for part in blocks(len(result), params[0].shape[1], bank.device):
             out = result[part]

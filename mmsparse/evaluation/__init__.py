@@ -1,10 +1,12 @@
-"""Metrics that say what a refinement bought, beside mmseg's ``IoUMetric`` in one pass."""
+"""Metrics that say what a refinement bought, beside the hosts' own in one pass."""
 from .boundary_accuracy import BoundaryAccuracyMetric, boundary_accuracy, boundary_radii
+from .boundary_coco import BoundaryCocoMetric, boundary_width, mask_boundary
 from .low_res import LowResIoUMetric
 from .selector import SelectorMetric, selection_counts
 from .size import IoUBySizeMetric
 
 __all__ = [
-    'BoundaryAccuracyMetric', 'IoUBySizeMetric', 'LowResIoUMetric', 'SelectorMetric',
-    'boundary_accuracy', 'boundary_radii', 'selection_counts'
+    'BoundaryAccuracyMetric', 'BoundaryCocoMetric', 'IoUBySizeMetric',
+    'LowResIoUMetric', 'SelectorMetric', 'boundary_accuracy', 'boundary_radii', 'boundary_width',
+    'mask_boundary', 'selection_counts'
 ]

@@ -1,12 +1,13 @@
 """Metrics that say what a refinement bought, beside the hosts' own in one pass."""
 from .boundary_accuracy import BoundaryAccuracyMetric, boundary_accuracy, boundary_radii
 from .boundary_coco import BoundaryCocoMetric, boundary_width, mask_boundary
+from .boundary_lvis import BoundaryLVISMetric
 from .low_res import LowResIoUMetric
 from .selector import SelectorMetric, selection_counts
 from .size import IoUBySizeMetric
 
 __all__ = [
-    'BoundaryAccuracyMetric', 'BoundaryCocoMetric', 'IoUBySizeMetric',
+    'BoundaryAccuracyMetric', 'BoundaryCocoMetric', 'BoundaryLVISMetric', 'IoUBySizeMetric',
     'LowResIoUMetric', 'SelectorMetric', 'boundary_accuracy', 'boundary_radii', 'boundary_width',
     'mask_boundary', 'selection_counts'
 ]

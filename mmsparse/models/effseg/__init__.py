@@ -1,4 +1,5 @@
 """EffSeg (2023): fine instance masks that cost what their hard cells cost."""
 from .paste import Pasted, paste_masks
+from .refine_mask import RefineMaskHead
 
-__all__ = ['Pasted', 'paste_masks']
+__all__ = ['Pasted', 'RefineMaskHead', 'paste_masks']

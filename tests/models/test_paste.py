@@ -132,6 +132,20 @@ def test_groups_of_tiles_are_pasted_as_one_by_one():
             assert not rest.any()
 
 
+@pytest.mark.parametrize('max_bytes', [1, 2_000, 20_000, 2**26])
+def test_many_at_once(max_bytes, monkeypatch):
+    """The whole way of a GPU, on the CPU; strips of one instance may meet in one tensor."""
+    probabilities, boxes = random_case(4, count=40)
+    boxes[7] = math.nan
+    masks, confidence = paste_masks(probabilities, boxes, (23, 31))
+    monkeypatch.setitem(module.AT_ONCE, 'cpu', 1000)
+    grouped = paste_masks(probabilities, boxes, (23, 31), max_bytes=max_bytes)
+    assert torch.equal(grouped.masks, masks)
+    torch.testing.assert_close(grouped.confidence, confidence, rtol=1e-6, atol=0)
+    assert paste_masks(probabilities, boxes, (23, 31), encode=True, max_bytes=max_bytes).masks == [
+        coco.encode(np.asfortranarray(m.numpy().astype(np.uint8))) for m in masks]
+
+
 def test_confidence_by_hand():
     """Four pixels, a cell each: 0.6 and 0.9 are foreground, 0.5 is not above 0.5."""
     probabilities = torch.tensor([[0.6, 0.5], [0.1, 0.9]]).view(1, 1, 2, 2)

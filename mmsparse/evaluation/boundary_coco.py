@@ -46,12 +46,13 @@ def mask_boundary(mask: np.ndarray, width: int) -> np.ndarray:
     Returns:
         bool, same shape.
     """
-    if min(mask.shape) <= 2 * width:  # nothing is deeper inside; OpenCV knows no empty arrays
+    side = 2 * width + 1
+    if min(mask.shape) < side:  # nothing is deeper inside; OpenCV knows no empty arrays
         return mask.copy()
-    # a frame of 0 stands for all that is outside: what is beyond it OpenCV takes for foreground
-    framed = np.pad(mask.astype(np.uint8), 1)
-    inner = cv2.erode(framed, np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
-    return mask & (inner == 0)
+    # deeper inside all pixels around are set; sums cost the same however wide, an erosion does not
+    around = cv2.boxFilter(mask.astype(np.uint8), cv2.CV_32S, (side, side), normalize=False,
+                           borderType=cv2.BORDER_CONSTANT)
+    return mask & (around < side**2)
 
 
 def code_boundary(code: dict, ratio: float = 0.02) -> dict:

@@ -13,8 +13,9 @@ from torch.nn.functional import grid_sample
 
 from mmsparse.rle import Window, encode_runs, window_runs
 
-# Two coordinates and a probability are 12; later the probability, the mask and copies of it.
-BYTES_PER_PIXEL = 16
+# Two coordinates and two probabilities, for those of the last tiles still stand, are 16; the rest is
+# for masks and what becomes of them.
+BYTES_PER_PIXEL = 24
 AT_ONCE = dict(cpu=1, cuda=1024)  # tiles in one tensor; a CPU would only lose its cache
 
 

@@ -11,7 +11,7 @@ from mmsparse.models.effseg.paste import paste_masks
 
 def main() -> None:
     """Every tenth box is as large as the image, the others are of all sizes."""
-    count, height, width = map(int, sys.argv[1:4])
+    count, height, width, mib = map(int, sys.argv[1:5])
     g = torch.Generator().manual_seed(0)
     size = torch.tensor([width, height])
     side = size * torch.rand(count, 1, generator=g)**2 + 1
@@ -24,7 +24,8 @@ def main() -> None:
     paste_masks(probabilities[:1], boxes[:1] / 50, (height // 50, width // 50), encode=True)
     results = []
     peak = peak_memory(lambda: results.append(
-        paste_masks(probabilities, boxes, (height, width), encode=True)), torch.device('cpu'))
+        paste_masks(probabilities, boxes, (height, width), encode=True, max_bytes=mib * 2**20)),
+        torch.device('cpu'))
     codes = results[0].masks
     print(json.dumps(dict(mib=peak / 2**20, codes=len(codes),
                           largest=max(int(coco.area(code)) for code in codes))))

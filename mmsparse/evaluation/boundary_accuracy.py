@@ -26,8 +26,8 @@ def boundary_radii(height: int, width: int) -> list[int]:
     return [1 + int((largest - 1) / RADII * i) for i in range(RADII)]
 
 
-def boundary_bands(target: np.ndarray) -> list[np.ndarray]:
-    """Bands around the boundaries of a mask or label map, one for each radius.
+def boundary_band(target: np.ndarray, radius: int) -> np.ndarray:
+    """Band around the boundaries of a mask or label map.
 
     That of one class is its dilation without its erosion, by an ellipse of ``2 * radius + 1``
     pixels; that of all classes the union. So a pixel is in it if the ellipse around it covers two
@@ -35,16 +35,21 @@ def boundary_bands(target: np.ndarray) -> list[np.ndarray]:
 
     Args:
         target: bool or integers from 0 to 65535, ``[H, W]``.
+        radius: in pixels.
 
     Returns:
-        Five bool ``[H, W]``.
+        bool ``[H, W]``.
     """
     labels = target.astype(np.uint8 if target.dtype == bool else np.uint16)
-    bands = {}
-    for radius in set(boundary_radii(*target.shape)):
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-        bands[radius] = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
-    return [bands[radius] for radius in boundary_radii(*target.shape)]
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
+
+
+def boundary_bands(target: np.ndarray) -> list[np.ndarray]:
+    """The five bands of :func:`boundary_radii`."""
+    radii = boundary_radii(*target.shape)
+    bands = {radius: boundary_band(target, radius) for radius in set(radii)}
+    return [bands[radius] for radius in radii]
 
 
 def accuracy_in_bands(bands: list[np.ndarray], prediction: np.ndarray, target: np.ndarray,

@@ -20,7 +20,7 @@ from mmengine.logging import print_log
 
 from mmsparse.registry import METRICS
 
-from .boundary_coco import BoundaryCocoMetric, BoundaryIoU
+from .boundary_coco import BoundaryCOCOeval, BoundaryCOCOevalMP, BoundaryCocoMetric
 
 UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # ids that COCO gave to no class in the end
 COCO_IDS = dict(zip(CocoDataset.METAINFO['classes'],
@@ -60,6 +60,7 @@ class Federated:
     """Of COCO's evaluator that of LVIS: where nobody looked for a category, it is not scored.
 
     - Of an image the 300 detections with the highest scores count, of all categories together.
+    - Empty ones do not count.
     - Those of a category count only where it has objects or is known to have none
       (``neg_category_ids``).
     - One without a match is no error where not all objects of its category are annotated
@@ -82,7 +83,8 @@ class Federated:
             detections.sort(key=lambda x: (-x['score'], x['id']))
             for detection in detections[:self.max_per_image]:
                 category = detection['category_id']
-                if (image, category) in self._gts or category in negative:
+                if detection['area'] > 0 and (
+                        category in negative or (image, category) in self._gts):
                     self._dts[image, category].append(detection)
 
     def evaluateImg(self, imgId: int, catId: int, *args: Any) -> dict | None:  # noqa: N802, N803
@@ -107,11 +109,11 @@ class FederatedCOCOevalMP(Federated, COCOevalMP):
     """mmdet's evaluator in several processes with the rules of LVIS."""
 
 
-class FederatedBoundaryCOCOeval(BoundaryIoU, FederatedCOCOeval):
+class FederatedBoundaryCOCOeval(Federated, BoundaryCOCOeval):
     """As :class:`FederatedCOCOeval`, with the smaller of mask IoU and boundary IoU."""
 
 
-class FederatedBoundaryCOCOevalMP(BoundaryIoU, FederatedCOCOevalMP):
+class FederatedBoundaryCOCOevalMP(Federated, BoundaryCOCOevalMP):
     """As :class:`FederatedCOCOevalMP`, with the smaller of mask IoU and boundary IoU."""
 
 

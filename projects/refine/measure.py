@@ -20,11 +20,12 @@ from rich.table import Table
 from mmsparse.apis import init_model, read_image
 from mmsparse.engine import progress_display
 from mmsparse.engine.machine import machine, peak_memory
-from mmsparse.evaluation.boundary_accuracy import boundary_accuracy
+from mmsparse.evaluation.boundary_accuracy import boundary_accuracy, boundary_band
 from mmsparse.masks import read_mask
 from mmsparse.registry import MODELS
 
 SELECTOR = dict(type='mmsparse.BoundarySelector', num_classes=2)
+RADII = (1, 3, 8)  # pixels of the bands that accuracy is given in, beside mBA's own
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,19 +70,22 @@ def main() -> None:
                     score(found[0].mask[0].numpy(), target), seconds=seconds, gib=peak / 2**30,
                     queried=found[0].queried[-1]))
                 progress.advance(task)
-    table = Table('', 'GiB allowed', 'IoU %', 'mBA %', 'queried at full size %', 's', 'peak GiB')
+    bands = [f'within {radius} px %' for radius in RADII]
+    table = Table('', 'GiB allowed', 'IoU %', 'mBA %', *bands, 'queried at full size %', 's',
+                  'peak GiB')
     summary = []
     for (kind, gib), entries in rows.items():
         iou = sum(e['intersection'] for e in entries) / sum(e['union'] for e in entries)
         line = dict(kind=kind, allowed_gib=gib, iou=100 * iou,
-                    mba=100 * statistics.mean(e['mba'] for e in entries))
+                    mba=100 * statistics.mean(e['mba'] for e in entries),
+                    **{band: 100 * statistics.mean(e[band] for e in entries) for band in bands})
         if gib:
             line |= dict(queried=100 * statistics.mean(e['queried'] for e in entries),
                          seconds=statistics.median(e['seconds'] for e in entries),
                          peak_gib=max(e['gib'] for e in entries))
         summary.append(line)
         table.add_row(kind, *(f'{value:.{digits}f}' for value, digits in zip(
-            list(line.values())[1:], (0, 2, 2, 1, 1, 2), strict=False)))
+            list(line.values())[1:], (0, 2, 2, *(2 for _ in bands), 1, 1, 2), strict=False)))
     Console().print(table)
     if args.out:
         facts = dict(machine=machine(torch.device('cpu')), images=len(files), rows=summary)
@@ -89,10 +93,13 @@ def main() -> None:
 
 
 def score(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """What pooled IoU and mBA are made of."""
+    """What pooled IoU and mBA are made of, and accuracy near the boundary."""
     mask, target = mask > 0.5, target > 0.5
     return dict(intersection=int((mask & target).sum()), union=int((mask | target).sum()),
-                mba=boundary_accuracy(mask, target))
+                mba=boundary_accuracy(mask, target), **{
+                    f'within {radius} px %': float(
+                        (mask == target)[boundary_band(target, radius)].mean())
+                    for radius in RADII})
 
 
 if __name__ == '__main__':

@@ -35,10 +35,10 @@ def ratio(detection, truth, crowd):
 def overlap(detection, truth, kind, width=0.02):
     crowd = truth.get('crowd', False)
     masks = ratio(detection['mask'], truth['mask'], crowd)
-    if kind == 'segm':
+    if kind == 'segm' or crowd:
         return masks
-    return min(masks, ratio(boundary(detection['mask'], width), boundary(truth['mask'], width),
-                            crowd))
+    edges = boundary(detection['mask'], width), boundary(truth['mask'], width)
+    return min(masks, ratio(*edges, crowd=False))
 
 
 def matches(image, category, threshold, area, kind, federated, width):
@@ -47,7 +47,9 @@ def matches(image, category, threshold, area, kind, federated, width):
     for t in truths:
         t['skip'] = t.get('crowd', False) or not area[0] <= t['mask'].sum() <= area[1]
     every = sorted(image['detections'], key=lambda d: -d['score'])
-    detections = [d for d in (every[:300] if federated else every) if d['category'] == category]
+    if federated:
+        every = [d for d in every[:300] if d['mask'].any()]
+    detections = [d for d in every if d['category'] == category]
     if federated and not truths and category not in image['negative']:
         return [], 0
     taken, found = set(), []

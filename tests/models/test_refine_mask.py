@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmsparse.models.effseg import RefineMaskHead
-from mmsparse.models.effseg.refine_mask import boundary_band, compose, stage_losses
+from mmsparse.models.effseg.refine_mask import (
+    SemanticFusion,
+    boundary_band,
+    compose,
+    stage_losses,
+)
 from mmsparse.registry import MODELS
 
 GRIDS = (14, 28, 56, 112)
@@ -182,6 +187,63 @@ def test_only_the_boundary_is_refined():
     found = compose([coarse[..., ::2, ::2], coarse, *fine])
     assert (found[..., 44:68, 44:68] == 5).all() and (found[..., :28, :28] == -5).all()
     assert (found[..., 30:39, 30:39] == 7).all()
+
+
+# ---- a stage -------------------------------------------------------------------------------------
+
+def loop_conv(conv, x, dilation=1):
+    """Convolution of ``[C, g, g]``, tap by tap; beyond the grid is 0."""
+    weight, bias = (p.detach().double().numpy() for p in (conv.weight, conv.bias))
+    size, reach = x.shape[1:], weight.shape[2] // 2
+    out = np.zeros((len(weight), *size)) + bias[:, None, None]
+    for y in range(size[0]):
+        for x0 in range(size[1]):
+            for j in range(-reach, reach + 1):
+                for i in range(-reach, reach + 1):
+                    v, u = y + dilation * j, x0 + dilation * i
+                    if 0 <= v < size[0] and 0 <= u < size[1]:
+                        out[:, y, x0] += weight[:, :, j + reach, i + reach] @ x[:, v, u]
+    return out
+
+
+def loop_centers(maps, box, size, stride):
+    """Bilinear values of ``[C, H, W]`` at the centers of a box's cells, all inside the map."""
+    out = np.zeros((len(maps), size, size))
+    for y in range(size):
+        for x in range(size):
+            v = (box[1] + (y + 0.5) / size * (box[3] - box[1])) / stride - 0.5
+            u = (box[0] + (x + 0.5) / size * (box[2] - box[0])) / stride - 0.5
+            for j in (math.floor(v), math.floor(v) + 1):
+                for i in (math.floor(u), math.floor(u) + 1):
+                    out[:, y, x] += maps[:, j, i] * (1 - abs(v - j)) * (1 - abs(u - i))
+    return out
+
+
+def test_a_stage_against_loops():
+    stage = SemanticFusion(in_channels=3, channels=6, grid=7, stride=4)
+    for p in stage.parameters():
+        nn.init.normal_(p, std=0.4)
+    features, logits = torch.randn(2, 6, 7, 7), torch.randn(2, 1, 7, 7)
+    semantic = torch.randn(2, 3, 16, 20)
+    rois = torch.tensor([[1, 10, 9, 50.5, 43], [0, 21, 12.25, 40, 33]])
+    found = stage(features, logits, semantic, rois)
+    assert found.shape == (2, 3, 14, 14)
+
+    def relu(x):
+        return np.maximum(x, 0)
+
+    for i, (image, *box) in enumerate(rois.tolist()):
+        maps = relu(loop_conv(stage.semantic, semantic[int(image)].double().numpy()))
+        mask = 1 / (1 + np.exp(-logits[i].double().numpy()))
+        x = np.concatenate([features[i].double().numpy(), loop_centers(maps, box, 7, 4), mask])
+        x = relu(loop_conv(stage.mix, x))
+        total = np.stack([x[c].mean() for c in range(6)])[:, None, None]
+        for conv, dilation in zip(stage.branches, (1, 3, 5), strict=True):
+            total = total + relu(loop_conv(conv, x, dilation))
+        x = relu(loop_conv(stage.reduce, relu(loop_conv(stage.merge, total))))
+        expected = [loop_upsample(channel) for channel in (*x, mask[0])]
+        assert (x > 0).any() and (x == 0).any()
+        np.testing.assert_allclose(found[i].detach().numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 # ---- the loss ------------------------------------------------------------------------------------

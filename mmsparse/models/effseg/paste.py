@@ -13,9 +13,10 @@ from torch.nn.functional import grid_sample
 
 from mmsparse.rle import Window, encode_runs, window_runs
 
-# Two coordinates and a probability are 12; later the probability, the mask and copies of it.
-BYTES_PER_PIXEL = 16
-MAX_GROUP = 1024  # instances at once on a GPU
+# Two coordinates and two probabilities, for those of the last tiles still stand, are 16; the rest is
+# for masks and what becomes of them.
+BYTES_PER_PIXEL = 24
+AT_ONCE = dict(cpu=1, cuda=1024)  # tiles in one tensor; a CPU would only lose its cache
 
 
 class Pasted(NamedTuple):
@@ -92,12 +93,13 @@ def sample_tiles(probabilities: Tensor, boxes: Tensor, tiles: Tensor) -> Tensor:
     Args:
         probabilities: float32 ``[T, 1, h, w]``.
         boxes: float32 ``[T, 4]``.
-        tiles: of :func:`plan_tiles`, on the same device.
+        tiles: of :func:`plan_tiles`, on the CPU.
 
     Returns:
         float32 ``[T, height, width]`` of the largest tile; pixels beyond a tile are 0.
     """
     width, height = (tiles[:, 3:] - tiles[:, 1:3]).amax(0).tolist()
+    tiles = tiles.to(boxes.device)
     grid = probabilities.new_empty(len(tiles), height, width, 2)
     for axis, pixels in enumerate((width, height)):
         steps = torch.arange(pixels, device=tiles.device)
@@ -138,10 +140,10 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], *,
     masks = None if encode else torch.zeros(len(boxes), *size, dtype=torch.bool, device=device)
     runs = [[] for _ in boxes]
     tiles = plan_tiles(paste_windows(boxes, size).cpu(), max_pixels)
-    for group in group_tiles(tiles, max_pixels, 1 if device.type == 'cpu' else MAX_GROUP):
+    for group in group_tiles(tiles, max_pixels, AT_ONCE.get(device.type, 1)):
         instances = group[:, 0].to(device)
         sampled = sample_tiles(probabilities.index_select(0, instances).float(),
-                               boxes.index_select(0, instances), group.to(device))
+                               boxes.index_select(0, instances), group)
         inside = sampled > threshold
         count.index_add_(0, instances, inside.sum(2, dtype=torch.int32).sum(1).double())
         total.index_add_(0, instances, sampled.mul_(inside).sum(2).sum(1, dtype=torch.float64))

@@ -1,11 +1,6 @@
 _base_ = './effseg_cascade-mask-rcnn_r50_fpn_1x_coco.py'
-model = dict(roi_head=dict(bbox_head=[dict(
-    type='Shared2FCBBoxHead', in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=8,
-    bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=stds),
-    reg_class_agnostic=True,
-    loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-    loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0))
-    for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])]))
+model = dict(roi_head=dict(bbox_head=[
+    dict(head, num_classes=8) for head in _base_.model.roi_head.bbox_head]))
 
 # mmdet's Cityscapes, repeated 8 times an epoch
 data_root = 'data/cityscapes/'

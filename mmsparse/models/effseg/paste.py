@@ -13,8 +13,8 @@ from torch.nn.functional import grid_sample
 
 from mmsparse.rle import Window, encode_runs, window_runs
 
-# Two coordinates and two probabilities, for those of the last tiles still stand, are 16; the rest is
-# for masks and what becomes of them.
+# Two coordinates and two probabilities, for those of the last tiles still stand, are 16; the rest
+# is for masks and what becomes of them.
 BYTES_PER_PIXEL = 24
 AT_ONCE = dict(cpu=1, cuda=1024)  # tiles in one tensor; a CPU would only lose its cache
 

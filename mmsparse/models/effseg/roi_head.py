@@ -66,7 +66,8 @@ class QueryMasks:
         self.share_roi_extractor = False
         self.mask_head = MODELS.build(mask_head)
 
-    def _roi_feats(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
+    def roi_feats(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """What the mask head reads of RoIs ``[R, 5]``, ``[R, C, 14, 14]``."""
         return self.mask_roi_extractor(x[:self.mask_roi_extractor.num_inputs], rois)
 
     def _loss_of(self, x: Sequence[Tensor], boxes: list[Tensor], queries: Tensor | None,
@@ -79,7 +80,7 @@ class QueryMasks:
             torch.cat([result.pos_gt_labels for result in sampling_results]))
         if queries is None:
             queries = self.queries(x, rois)
-        return self.mask_head.loss(x, self._roi_feats(x, rois), queries, truth)
+        return self.mask_head.loss(x, self.roi_feats(x, rois), queries, truth)
 
     def mask_logits(self, x: Sequence[Tensor], rois: Tensor, labels: Tensor,
                     queries: Tensor | None = None) -> Tensor:
@@ -97,7 +98,7 @@ class QueryMasks:
             rois = distinct
         if queries is None:
             queries = self.queries(x, rois)
-        logits = self.mask_head(x, self._roi_feats(x, rois), rois, queries, labels)
+        logits = self.mask_head(x, self.roi_feats(x, rois), rois, queries, labels)
         return logits if inverse is None else logits[inverse]
 
     def _predict(self, x: Sequence[Tensor], metas: list[dict], results: InstanceList,

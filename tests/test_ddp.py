@@ -47,3 +47,15 @@ def test_gradients_equal_those_of_the_joint_batch_on_one_process(ranks, case):
                                    msg=lambda m, name=name: f'{name}: {m}')
     nothing = all(g.abs().max() == 0 for g in expected.values())
     assert nothing == (case == 'all empty')
+
+
+def test_effseg_where_one_rank_has_no_objects(tmp_path):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+               '-m', 'tests.ddp_effseg_worker', str(tmp_path)]
+    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
+    for name, gradient in first.items():
+        assert gradient is not None and torch.equal(gradient, second[name]), name
+    assert any(g.abs().max() > 0 for n, g in first.items() if 'mask_head' in n)

@@ -91,14 +91,14 @@ class SparseStage(nn.Module):
         """
         x = x if keep is None else select(x, keep)
         n, width = x.active.shape
-        children = F.relu(self.child_first(x.active)).view(n, 4, width)
+        children = self.child_first(x.active).relu_().view(n, 4, width)
         x = split(x, self.child_second(children) + x.active[:, None])
         roi = x.cells[:, 0]
         seen = self.reduce(sample(pyramid, rois[roi, 0].long(), level[roi],
                                   cell_centers(rois, x.cells, x.index.shape[1])))
         active = x.active + self.fuse(torch.cat([x.active, seen.to(x.active.dtype)], 1))
-        x = x._replace(active=F.relu(self.transition(active)),
-                       passive=F.relu(self.transition(x.passive)))
+        x = x._replace(active=self.transition(active).relu_(),
+                       passive=self.transition(x.passive).relu_())
         return x._replace(active=self.processing(x))
 
 

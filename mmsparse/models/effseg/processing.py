@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
@@ -89,9 +88,9 @@ class SemanticFusionModule(nn.Module):
 
     def forward(self, x: SPSMap) -> Tensor:
         """New features of the active cells, ``[N, C]``."""
-        x = x._replace(active=F.relu(self.first(x.active)))
+        x = x._replace(active=self.first(x.active).relu_())
         if self.project_passive:
-            x = x._replace(passive=F.relu(self.first(x.passive)))
+            x = x._replace(passive=self.first(x.passive).relu_())
         return self.last(sum_of_convolutions(
             x.bank, [neighbors(x, conv.offsets) for conv in self.convs],
             [conv.weight.flatten(1) for conv in self.convs], [conv.bias for conv in self.convs],

@@ -32,7 +32,7 @@ test_pipeline = [
         'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
-    batch_size=4, num_workers=1, sampler=dict(type='InfiniteSampler'),
+    batch_size=2, num_workers=1, sampler=dict(type='InfiniteSampler'),
     dataset=dict(data_root=data_root, ann_file=ann_file, data_prefix=dict(img='train2017/'),
                  pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(
@@ -46,12 +46,12 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=4e-4, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.25))),
     clip_grad=dict(max_norm=5))
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=600, val_interval=600)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=400, val_interval=400)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', T_max=600, eta_min=1e-6, by_epoch=False),
+    dict(type='CosineAnnealingLR', T_max=400, eta_min=1e-6, by_epoch=False),
 ]
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=600))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=400))
 log_processor = dict(by_epoch=False)
 env_cfg = dict(cudnn_benchmark=False)
 randomness = dict(seed=0)

@@ -395,7 +395,8 @@ class SpecializeFuseHead(BaseDecodeHead):
         done = is_unity(unity.float(), self.unity_thr)
         for level, x in enumerate(features[1:], 1):
             size = x.shape[2:]
-            fused, done = (up(m, self.ratios[level - 1], size) for m in (fused, done))
+            # contiguous: a map of one cell is enlarged without a copy, but is written to below
+            fused, done = (up(m, self.ratios[level - 1], size).contiguous() for m in (fused, done))
             cells = (~done).flatten().nonzero().squeeze(1)
             self.active_share[self.strides[level]] += share * len(cells) / done.numel()
             if not len(cells):

@@ -1,6 +1,7 @@
 """The tools of Specialize and Fuse: what they print is what loops find."""
 import json
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmseg.utils import register_all_modules
 
@@ -182,3 +183,27 @@ def test_sparse_inference_of_a_batch_reports_the_mean():
         shares.append(head.active_share[4])
     head.predict(features(), metas((96, 128)), {})
     assert head.active_share[4] == pytest.approx(sum(shares) / 2) and shares[0] != shares[1]
+
+
+def test_the_hook_logs_means_of_an_epoch():
+    scalars, lines = [], []
+    head = SimpleNamespace(active_share={})
+    runner = SimpleNamespace(
+        model=SimpleNamespace(decode_head=head), iter=7,
+        visualizer=SimpleNamespace(add_scalars=lambda s, step: scalars.append((s, step))),
+        logger=SimpleNamespace(info=lines.append))
+    hook = HOOKS.build(dict(type='mmsparse.ActiveCellsHook'))
+    for epoch in range(2):
+        hook.before_val_epoch(runner)
+        for share in (0.25, 0.5 + epoch / 4):
+            head.active_share = {16: 1.0, 4: share}
+            hook.after_val_iter(runner, 0)
+        hook.after_val_epoch(runner)
+    assert scalars == [({'active/s16': 100, 'active/s4': 37.5}, 7),
+                       ({'active/s16': 100, 'active/s4': 50}, 7)]
+    assert lines[1] == 'val, cells computed, %: active/s16: 100.00  active/s4: 50.00'
+    head.active_share = {}
+    hook.before_test_epoch(runner)
+    hook.after_test_iter(runner, 0)
+    hook.after_test_epoch(runner)
+    assert len(scalars) == 2

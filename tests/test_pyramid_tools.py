@@ -87,11 +87,11 @@ def test_bench_prints_and_writes(tool, labels, tmp_path, capsys):
 @pytest.mark.parametrize('single', [False, True])
 def test_analysis_of_every_level(tool, root, labels, tmp_path, monkeypatch, single):
     monkeypatch.setenv('MMSPARSE_DATA', str(tmp_path))
-    config = root / 'projects/camvid/configs/specialize-fuse-f_mnv2_1xb8-600_camvid-360x480.py'
+    config = root / 'projects/camvid/configs/specialize-fuse-f_mnv2_1xb6-600_camvid-360x480.py'
     if single:
         config = tmp_path / 'single.py'
         config.write_text(
-            f"_base_ = '{root}/projects/camvid/configs/specialize-fuse_mnv2_1xb8-600_camvid-360x480"
+            f"_base_ = '{root}/projects/camvid/configs/specialize-fuse_mnv2_1xb6-600_camvid-360x480"
             ".py'\nmodel = dict(decode_head=dict(output='single', relabel='naive'))\n")
     register_all_modules()
     cfg = Config.fromfile(config)

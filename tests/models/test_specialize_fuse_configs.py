@@ -90,7 +90,7 @@ def test_the_head_of_every_config_learns_and_predicts(name):
 
 
 @pytest.mark.parametrize('name', [n for n in FULL if 'ade20k' in n] + [
-    f'specialize-fuse{x}_mnv2_1xb8-600_camvid-360x480' for x in ('', '-d', '-e', '-f')])
+    f'specialize-fuse{x}_mnv2_1xb6-600_camvid-360x480' for x in ('', '-d', '-e', '-f')])
 def test_whole_models_learn_and_predict(name):
     cfg = load(name, STUDY if 'camvid' in name else FOLDER)
     model = build(cfg.model)

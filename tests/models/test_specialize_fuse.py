@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
@@ -11,6 +12,7 @@ from mmseg.models.decode_heads.ann_head import APNB
 from mmseg.models.segmentors import SegTTAModel
 from mmseg.structures import SegDataSample
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mmsparse.engine.benchmark import dense_macs
 from mmsparse.engine.fusion import fuse_for_inference
@@ -616,6 +618,21 @@ def test_it_learns_two_images_by_heart():
         losses.append(float(loss))
     assert losses[-1] < 0.3 * losses[0] and log['decode.acc_seg'] > 85
     assert log['decode.unity_recall_s32'] == 100 and log['decode.active_s4'] < 100
+
+
+def test_ddp_finds_every_parameter_used():
+    """Without ``find_unused_parameters``: the second step would raise."""
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = DistributedDataParallel(segmentor().train())
+        labels = label_map((96, 96), classes=5)
+        for step in range(3):
+            data = dict(inputs=[torch.zeros(3, 96, 96, dtype=torch.uint8)] * 2,
+                        data_samples=samples(torch.full_like(labels, 255) if step == 1 else labels))
+            losses = model(**model.module.data_preprocessor(data, True), mode='loss')
+            sum(v for k, v in losses.items() if 'loss' in k).backward()
+    finally:
+        dist.destroy_process_group()
 
 
 # ---- counts ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from mmseg.utils import register_all_modules
 
 from mmsparse.engine.benchmark import dense_macs
 from mmsparse.models.specialize_fuse.cells import grid_size
+from mmsparse.registry import MODELS as OURS
 from tests.models.test_specialize_fuse import image_batch, samples
 from tests.models.test_specialize_fuse_targets import label_map
 
@@ -198,3 +199,11 @@ def test_rows_of_table_b_are_one_network():
         (256, 512, 1024, 2048), (48, 96, 192, 384), strict=True))) / 1e9
     assert 40 < neck < 46 and projections < neck
     assert round(whole - decoder + classifier, 1) == 44.5
+
+
+def test_the_name_of_another_network_stays_free():
+    """"SFNet pyramid head" is what users say; SFNet is a network with semantic flow."""
+    assert 'SFNetHead' not in OURS.module_dict
+    assert {'SpecializeFuseHead', 'CoarseToFineContext', 'HRFusionDecoder'} <= set(OURS.module_dict)
+    for page in ('README.md', 'docs/specialize_and_fuse.md'):
+        assert 'SFNet pyramid head' in (ROOT / page).read_text()

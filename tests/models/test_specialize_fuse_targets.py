@@ -1,8 +1,11 @@
 """Specialize and Fuse: targets, re-labelling, fusing and losses against slow references."""
 import itertools
 import math
+import os
 from collections import Counter
+from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -357,6 +360,31 @@ def test_the_truth_as_prediction_gives_the_labels_back(labels, strides, replicat
     assert torch.equal(found[pure], labels[pure])
     if replicated:
         assert torch.equal(found[labels != 255], labels[labels != 255])
+
+
+CAMVID = Path(os.environ.get('MMSPARSE_DATA', 'data'), 'camvid', 'labels', 'val')
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason=f'no label maps of CamVid in {CAMVID}')
+def test_on_real_labels_the_truth_is_nearly_all_of_them():
+    """At half size, as measured by others on most of these maps: stride 4 costs 2.35 points of
+    pixel accuracy, and 53, 35 and 22 % of the cells are active."""
+    right = known = 0
+    active = {16: [], 8: [], 4: []}
+    for file in sorted(CAMVID.glob('*.png'))[::7]:
+        image = mmcv.imread(file, flag='unchanged')
+        labels = torch.from_numpy(image[::2, ::2].astype('int64'))[None]
+        _, unity = pyramid_targets(labels, (32, 16, 8, 4))
+        majority = up(majority_targets(labels, 4), 4, labels.shape[1:])
+        right += int((majority == labels)[labels != 255].sum())
+        known += int((labels != 255).sum())
+        done = done_cells([u == UNITY for u in unity], (2, 2, 2), [
+            *(u.shape[1:] for u in unity[1:]), grid_size(labels.shape[1:], 4)])
+        for stride, cells in zip(active, done, strict=True):
+            active[stride].append(1 - float(cells.float().mean()))
+    assert right / known == pytest.approx(0.9765, abs=0.005)
+    for share, expected in zip(active.values(), (0.53, 0.35, 0.22), strict=True):
+        assert sum(share) / len(share) == pytest.approx(expected, abs=0.05)
 
 
 def test_spaces_agree_on_the_class():

@@ -424,6 +424,8 @@ def test_maps_of_another_size_are_refused():
     (dict(context='psp'), "context must be one of .*'c2f'.*, got 'psp'"),
     (dict(kv_source='finer'), "CoarseToFineContext.kv_source must be one of .*, got 'finer'"),
     (dict(ctx_levels=(64,)), r'ctx_levels must be one of \(32, 16, 8, 4\), got 64'),
+    (dict(context='none', kv_source='coarser'),
+     "kv_source is of context='c2f' alone, got 'coarser' with context='none'"),
     (dict(strides=(32, 24, 4)), 'each a proper divisor'),
     (dict(unity_thr=1), r'unity_thr must be in \(0, 1\), got 1'),
     (dict(num_classes=1), 'num_classes must be at least 2, got 1'),

@@ -37,6 +37,8 @@ from .targets import (
 
 OUTPUTS = ('pyramid', 'single')
 CONTEXTS = ('c2f', 'none', 'apnb_finest', 'apnb_all')
+CTX_DEFAULTS = dict(kv_source='same', ctx_fuse='concat', ctx_up='nearest', ctx_levels=None,
+                    detach_coarse=False)
 IN_PROJS = {'none': 0, '1x1': 1, '3x3': 3}
 UNITY_HEADS = ('separate', 'joint')
 NORMS = ('BN', 'SyncBN', 'BN2d')  # in evaluation a cell's result is its own alone
@@ -162,6 +164,12 @@ class SpecializeFuseHead(BaseDecodeHead):
             check(name, key, value, allowed)
         if num_classes < 2:
             raise ValueError(f'{name}.num_classes must be at least 2, got {num_classes!r}')
+        knobs = dict(kv_source=kv_source, ctx_fuse=ctx_fuse, ctx_up=ctx_up, ctx_levels=ctx_levels,
+                     detach_coarse=detach_coarse)
+        changed = [key for key, value in knobs.items() if value != CTX_DEFAULTS[key]]
+        if context != 'c2f' and changed:
+            raise ValueError(f"{name}.{changed[0]} is of context='c2f' alone, got "
+                             f'{knobs[changed[0]]!r} with context={context!r}')
         if not 0 < unity_thr < 1:
             raise ValueError(f'{name}.unity_thr must be in (0, 1), got {unity_thr!r}')
         norm_cfg, act_cfg = norm_cfg or dict(type='BN'), act_cfg or dict(type='ReLU')
@@ -205,9 +213,7 @@ class SpecializeFuseHead(BaseDecodeHead):
         first = context == 'apnb_finest' and pool_after_context
         self.input_context = LevelContext(channels, share=True, **cfg) if first else None
         if context == 'c2f':
-            self.context = CoarseToFineContext(
-                channels=channels, strides=strides, kv_source=kv_source, ctx_fuse=ctx_fuse,
-                ctx_up=ctx_up, ctx_levels=ctx_levels, detach_coarse=detach_coarse, **cfg)
+            self.context = CoarseToFineContext(channels=channels, strides=strides, **knobs, **cfg)
         else:
             levels = dict(none=(), apnb_finest=() if first else self.strides[-1:],
                           apnb_all=self.strides)[context]

@@ -1,10 +1,11 @@
 """Hooks, an optimizer wrapper, and the comparison of models."""
+from .active_cells_hook import ActiveCellsHook
 from .autocast import BFloat16OptimWrapper
 from .comparison import Score, compare
 from .progress import RichProgressHook, progress_display
 from .refinement_hook import RefinementVisualizationHook
 
 __all__ = [
-    'BFloat16OptimWrapper', 'RefinementVisualizationHook', 'RichProgressHook', 'Score', 'compare',
-    'progress_display'
+    'ActiveCellsHook', 'BFloat16OptimWrapper', 'RefinementVisualizationHook', 'RichProgressHook',
+    'Score', 'compare', 'progress_display'
 ]

@@ -1,4 +1,4 @@
-"""Pictures that explain a refinement."""
+"""Pictures that explain a refinement, or a pyramid of outputs."""
 from .panels import (
     changes,
     liveliest_window,
@@ -8,9 +8,10 @@ from .panels import (
     refinement_panels,
     refinement_strip,
 )
+from .pyramid import LevelMaps, pyramid_panels
 from .visualizer import RefinementVisualizer
 
 __all__ = [
-    'RefinementVisualizer', 'changes', 'liveliest_window', 'paint_classes', 'paint_mask',
-    'paint_score', 'refinement_panels', 'refinement_strip'
+    'LevelMaps', 'RefinementVisualizer', 'changes', 'liveliest_window', 'paint_classes',
+    'paint_mask', 'paint_score', 'pyramid_panels', 'refinement_panels', 'refinement_strip'
 ]

@@ -1,0 +1,6 @@
+# The full method on ADE20K, ResNet-101 and decoder; mmseg's schedule, the paper's is not known.
+_base_ = [
+    '../_base_/models/specialize-fuse_r101.py', 'mmseg::_base_/datasets/ade20k.py',
+    'mmseg::_base_/default_runtime.py', 'mmseg::_base_/schedules/schedule_160k.py',
+]
+model = dict(data_preprocessor=dict(size=_base_.crop_size))

@@ -1,0 +1,44 @@
+"""How much a head with sparse inference computed, in the log of each validation and test."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmsparse.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ActiveCellsHook(Hook):
+    """Log the mean share of active cells, by stride, over the batches of this process.
+
+    For ``mmsparse.SpecializeFuseHead`` with ``sparse_eval=True``; silent for any other head. Writes
+    ``active/s16`` ... in percent to the log and to all backends of the visualizer.
+    """
+
+    def __init__(self) -> None:
+        self._shares: list[dict[int, float]] = []
+
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Forget the last epoch, and one that an error ended."""
+        self._shares = []
+
+    def _after_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                    outputs: Sequence | None = None, mode: str = 'train') -> None:
+        """Note the shares of one batch."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        shares = getattr(getattr(model, 'decode_head', None), 'active_share', None)
+        if mode != 'train' and shares:
+            self._shares.append(dict(shares))
+
+    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Write the means."""
+        if mode == 'train' or not self._shares:
+            return
+        figures = {f'active/s{stride}': 100 * sum(s[stride] for s in self._shares) / len(
+            self._shares) for stride in self._shares[0]}
+        runner.visualizer.add_scalars(figures, step=runner.iter)
+        runner.logger.info(f'{mode}, cells computed, %: ' + '  '.join(
+            f'{name}: {value:.2f}' for name, value in figures.items()))

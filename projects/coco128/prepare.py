@@ -1,4 +1,4 @@
-r"""Every eighth image of COCO128 as a data set of its own.
+r"""Eight images of COCO128 as a data set of its own.
 
     python projects/coco128/prepare.py --out work_dirs/coco128/instances.json
 
@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-EVERY = 8
+EVERY = 16
 
 
 def main() -> None:

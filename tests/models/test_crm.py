@@ -614,7 +614,8 @@ def test_memory_is_bounded(root, limit):
         [sys.executable, '-W', 'ignore', str(root / 'tests' / 'bounded_memory_worker.py'),
          str(limit)], capture_output=True, text=True, cwd=root)
     assert result.returncode == 0, result.stderr
-    peak, tiles, difference = result.stdout.split()[-3:]
+    peak, tiles, difference, alone = result.stdout.split()[-4:]
     assert int(tiles) > 1
     assert float(difference) < 5e-3  # rounding, fed back through a random network three times
+    assert float(alone) < 1e-3
     assert float(peak) < limit

@@ -1,6 +1,6 @@
-# A small Mask R-CNN on a MobileNetV2 with ImageNet's weights, for learning some images by heart on a
-# CPU. For the weights see projects/camvid/mobilenetv2.py, for the annotations prepare.py.
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+# A small Mask R-CNN++ on a MobileNetV2 with ImageNet's weights, for learning eight images by heart on
+# a CPU. For the weights see projects/camvid/mobilenetv2.py, for the annotations prepare.py.
+_base_ = '../../../configs/effseg/mask-rcnn-plus_r50_fpn_1x_coco.py'
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
@@ -12,7 +12,7 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=128),
         bbox_head=dict(in_channels=128, fc_out_channels=256),
         mask_roi_extractor=dict(out_channels=128),
-        mask_head=dict(in_channels=128, conv_out_channels=128)),
+        mask_head=dict(query_channels=256, head=dict(in_channels=128, conv_out_channels=128))),
     train_cfg=dict(rpn_proposal=dict(max_per_img=200), rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rpn=dict(max_per_img=200)))
 data_root = '{{$MMSPARSE_DATA:data}}/coco128/'
@@ -43,15 +43,15 @@ val_evaluator = dict(
     type='mmsparse.BoundaryCocoMetric', ann_file=ann_file, metric=['bbox', 'segm', 'boundary'])
 test_evaluator = val_evaluator
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=4e-4, weight_decay=1e-4),
+    optimizer=dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.25))),
     clip_grad=dict(max_norm=5))
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=400, val_interval=400)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=300, val_interval=300)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', T_max=400, eta_min=1e-6, by_epoch=False),
+    dict(type='CosineAnnealingLR', T_max=300, eta_min=1e-6, by_epoch=False),
 ]
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=400))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=300))
 log_processor = dict(by_epoch=False)
 env_cfg = dict(cudnn_benchmark=False)
 randomness = dict(seed=0)

@@ -1,5 +1,5 @@
-# PointRend++ on the same detector and schedule.
-_base_ = './mask-rcnn-plus_mnv2_1xb2-300_coco128-320.py'
+# As mask-rcnn-plus_mnv2_coco128-320, with another mask head.
+_base_ = './mask-rcnn-plus_mnv2_coco128-320.py'
 model = dict(roi_head=dict(
     mask_roi_extractor=dict(
         _delete_=True, type='GenericRoIExtractor', aggregation='concat',

@@ -1,4 +1,0 @@
-# EffSeg on the same detector and schedule.
-_base_ = './mask-rcnn-plus_mnv2_1xb2-300_coco128-320.py'
-model = dict(roi_head=dict(mask_head=dict(
-    _delete_=True, type='mmsparse.EffSegMaskHead', in_channels=128, query_channels=256)))

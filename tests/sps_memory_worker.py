@@ -3,8 +3,8 @@
     python tests/sps_memory_worker.py
 
 100 RoIs, 10,000 cells split at each stage. Prints for each stage the MiB of the dense map, and of
-the rows with the index map; and what a forward pass, one with a backward pass, and a forward pass of the
-same layers on the dense map hold above them.
+the rows with the index map; and what a forward pass, one with a backward pass, and a forward pass
+of the same layers on the dense map hold above them.
 """
 import json
 

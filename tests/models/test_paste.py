@@ -13,7 +13,7 @@ from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from pycocotools import mask as coco
 
 from mmsparse.models.effseg import paste as module
-from mmsparse.models.effseg import paste_masks
+from mmsparse.models.effseg.paste import paste_masks
 
 
 def loop_sample(mask, box, x, y):

@@ -1,4 +1,4 @@
-"""Run by test_sps_kernel.py with TRITON_INTERPRET=1: the kernel on CPU tensors, by Triton itself."""
+"""Run by test_sps_kernel.py with TRITON_INTERPRET=1: the kernel on CPU tensors."""
 import sys
 
 import torch

@@ -37,7 +37,9 @@ def main():
             active, passive = full.active.requires_grad_(), full.passive.requires_grad_()
             module(full._replace(active=active, passive=passive)).sum().backward()
 
-        def infer_dense(module=module, x=torch.zeros(100, channels, *full.index.shape[1:])):
+        dense = torch.zeros(100, channels, *full.index.shape[1:])
+
+        def infer_dense(module=module, x=dense):
             with torch.no_grad():
                 x = F.linear(x.permute(0, 2, 3, 1), module.first.weight, module.first.bias)
                 x = x.relu_().permute(0, 3, 1, 2)

@@ -21,6 +21,8 @@ def test_rows_and_their_convolutions_take_less_than_the_dense_map():
     if rows[0]['forward'] < 0:
         pytest.skip('this kernel does not say how much memory was used')
     for row in rows:
-        gathered = 40_000 * 9 * row['channels'] * 4 / 2**20
-        assert row['forward'] < max(row['dense'], gathered), row
-    assert all(r['rows'] + r['forward'] < r['dense'] for r in rows[1:]), rows
+        # beside its own map, each holds results of the layers; the sparse ones of active cells only
+        assert row['forward'] < 0.6 * row['forward_dense'], row
+        # the gathered rows of one of three convolutions alone would be
+        assert row['forward'] < 40_000 * 9 * row['channels'] * 4 / 2**20 + row['rows'], row
+        assert row['rows'] < row['dense'], row

@@ -40,7 +40,7 @@ val_evaluator = dict(type='mmsparse.BoundaryCocoMetric', ann_file=data_root + 'a
 test_evaluator = val_evaluator
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=1, val_interval=1)
 param_scheduler = []
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1), logger=dict(interval=1))
 """
 
 

@@ -40,15 +40,7 @@ class _SumOfConvolutions(torch.autograd.Function):
                 *params: Tensor) -> Tensor:
         ctx.save_for_backward(bank, *tables, *params)
         ctx.branches, ctx.rectify = len(tables), rectify
-        if bank.is_cuda and KERNEL is not None and KERNEL.fits(bank, len(params[0])):
-            return KERNEL.fused_sum(bank, tables, params[::2], params[1::2], rectify)
-        result = bank.new_zeros(len(tables[0]), len(params[0]))
-        for part in blocks(len(result), params[0].shape[1], bank.device):
-            out = result[part]
-            for table, weight, bias in zip(tables, params[::2], params[1::2], strict=True):
-                value = torch.addmm(bias, _gather(bank, table[part]), weight.T)
-                out += value.relu_() if rectify else value
-        return result
+        return _sum(bank, tables, rectify, params)
 
     @staticmethod
     @once_differentiable
@@ -77,6 +69,20 @@ def _gather(bank: Tensor, table: Tensor) -> Tensor:
     return bank.index_select(0, table.flatten()).view(len(table), table.shape[1] * bank.shape[1])
 
 
+def _sum(bank: Tensor, tables: Sequence[Tensor], rectify: bool, params: Sequence[Tensor]
+         ) -> Tensor:
+    """The forward pass."""
+    if bank.is_cuda and KERNEL is not None and KERNEL.fits(bank, len(params[0])):
+        return KERNEL.fused_sum(bank, tables, params[::2], params[1::2], rectify)
+    result = bank.new_zeros(len(tables[0]), len(params[0]))
+    for part in blocks(len(result), params[0].shape[1], bank.device):
+        out = result[part]
+        for table, weight, bias in zip(tables, params[::2], params[1::2], strict=True):
+            value = torch.addmm(bias, _gather(bank, table[part]), weight.T)
+            out += value.relu_() if rectify else value
+    return result
+
+
 def sum_of_convolutions(bank: Tensor, tables: Sequence[Tensor], weights: Sequence[Tensor],
                         biases: Sequence[Tensor], rectify: bool = False) -> Tensor:
     r"""Sum of convolutions of the same rows, with a ReLU on each before it if ``rectify``.
@@ -102,6 +108,8 @@ def sum_of_convolutions(bank: Tensor, tables: Sequence[Tensor], weights: Sequenc
         dtype = torch.get_autocast_dtype(device)
     params = [p.to(dtype) for pair in zip(weights, biases, strict=True) for p in pair]
     with torch.autocast(device, enabled=False):
+        if not torch.is_grad_enabled():  # tracers cannot look into a Function
+            return _sum(bank.to(dtype), tables, rectify, params)
         return _SumOfConvolutions.apply(bank.to(dtype), tuple(tables), rectify, *params)
 
 

@@ -30,11 +30,12 @@ def thin(name):
     if cfg.model.train_cfg.rpn is not None:
         cfg.model.train_cfg.rpn_proposal.max_per_img = 60
         cfg.model.test_cfg.rpn.max_per_img = 60
-    cfg.model.test_cfg.rcnn.max_per_img = 20
+        cfg.model.test_cfg.rcnn.max_per_img = 20  # of the others it is the number of queries
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     if 'Sparse' in type(model.roi_head).__name__:
-        for head in model.roi_head.bbox_head:  # random steps would turn boxes inside out
+        model.rpn_head.init_weights()  # random boxes, or steps from them, may be inside out
+        for head in model.roi_head.bbox_head:
             torch.nn.init.zeros_(head.fc_reg.weight)
             torch.nn.init.zeros_(head.fc_reg.bias)
     return model
@@ -81,11 +82,17 @@ def test_every_config_builds(name):
         8 if 'cityscapes' in name else 24 if '_2x_' in name else 12)
     milestones = next(s.milestones for s in cfg.param_scheduler if s.type == 'MultiStepLR')
     assert milestones == ([7] if 'cityscapes' in name else [16, 22] if '_2x_' in name else [8, 11])
-    query = model.roi_head.mask_head.fusion.project.in_features
+    head = model.roi_head.mask_head
+    if name.startswith('effseg'):
+        assert head.budget == (None if '-dense' in name else dict(per_roi=100) if 'roi100' in name
+                               else dict(threshold=0.5) if 'threshold' in name
+                               else dict(per_image=10_000))
+    query = head.fusion.project.in_features
     assert query == (256 if 'queryinst' in name or 'sparse' in name else 1024)
     if 'cityscapes' in name:
         heads = model.roi_head.bbox_head
-        assert {h.num_classes for h in (heads if 'cascade' in name else [heads])} == {8}
+        heads = heads if isinstance(heads, torch.nn.ModuleList) else [heads]
+        assert {h.num_classes for h in heads} == {8}
         assert 'cityscapes' in str(cfg.val_dataloader.dataset.ann_file).lower() or (
             'cityscapes' in cfg.val_dataloader.dataset.data_root)
 

@@ -32,7 +32,7 @@ def test_config_builds(code, tmp_path):
     init_default_scope(cfg.default_scope)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        assert MODELS.build(cfg.model).num_classes >= 2
+        assert any(p.requires_grad for p in MODELS.build(cfg.model).parameters())
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -4,8 +4,8 @@ r"""What the mask heads of EffSeg's Table 4 cost at its sizes: multiply-accumula
 
 Random weights, a pyramid of 800x1088 with 256 channels, 80 classes, the heads in turns. 97 RoIs for
 all, and for EffSeg 61 as well: the number of distinct boxes behind 97 detections that the paper's
-figures imply. Multiply-accumulates are those of convolutions and matrix products, transposed
-convolutions by their outputs; RoIAlign and sampling count none.
+figures imply. Multiply-accumulates are those of convolutions and matrix products as torch counts
+them; RoIAlign and sampling count none.
 """
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_config_builds(code, tmp_path):
     init_default_scope(cfg.default_scope)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        assert any(p.requires_grad for p in MODELS.build(cfg.model).parameters())
+        assert len(list(MODELS.build(cfg.model).parameters())) > 10
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: str(p.relative_to(ROOT)))

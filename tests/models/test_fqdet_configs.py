@@ -152,18 +152,27 @@ def table_4(head):
     return (two - one) * rois + pixels * 800 * 1110 / (64 * 96)
 
 
+def at_output(head):
+    """What the paper's tracer counts more for a RoI: transposed convolutions, a product for each
+    kernel cell and value of the output, of which three of four are with zeros."""
+    modules = MODELS.build(config(f'fqdet-{head}_r50_fpn_1x_coco').model.roi_head.mask_head)
+    return sum(3 * m.weight.numel() * 14 * 14 for m in modules.modules()
+               if isinstance(m, torch.nn.ConvTranspose2d))
+
+
 def test_table_4(capsys):
     """Heads alone, of about 97 detections and, for EffSeg, the 61 queries behind them.
 
-    A multiply-accumulate counts once. The paper's tracer adds four for each value of RoIAlign and
-    of sampling, and counts a transposed convolution at its output, four times what it needs: that
-    is the difference of Mask R-CNN++ and a part of PointRend++'s.
+    A multiply-accumulate counts once. The paper's tracer counts a transposed convolution at its
+    output, four times what it needs, and four for each value of RoIAlign and of sampling, which are
+    left out here: they are most of what PointRend++ lacks.
     """
-    lines = ['head              RoIs   GMACs   paper']
+    lines = ['head              RoIs   GMACs   as the paper counts   paper']
     for head, (rois, published) in TABLE_4.items():
         macs = table_4(head) / 1e9
-        lines.append(f'{head:16} {rois:5} {macs:7.1f} {published:7.1f}')
-        assert macs == pytest.approx(published, rel=0.02), lines[-1]
+        traced = macs + at_output(head) * rois / 1e9
+        lines.append(f'{head:16} {rois:5} {macs:7.1f} {traced:21.1f} {published:7.1f}')
+        assert traced == pytest.approx(published, rel=0.025), lines[-1]
     with capsys.disabled():
         print('', *lines, sep='\n')
 
@@ -239,8 +248,13 @@ def test_a_query_of_two_classes_has_one_mask(monkeypatch):
     model = thin('fqdet-effseg_r50_fpn_1x_coco').eval()
     head, seen = model.roi_head, []
     forward = head.mask_head.forward
-    monkeypatch.setattr(head.mask_head, 'forward', lambda feats, roi_feats, rois, *rest: (
-        seen.append(rois), forward(feats, roi_feats, rois, *rest))[1])
+
+    def spy(feats, roi_feats, rois, *rest):
+        seen.append((rois, forward(feats, roi_feats, rois, *rest)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(head.mask_head, 'forward', spy)
+    head.test_cfg.mask_thr_binary = 0.45  # nothing is learned, all are near 0.5
     data = model.data_preprocessor(batch())
     feats = model.extract_feat(data['inputs'])
     boxes = torch.tensor([[10.0, 10, 60, 60], [40.0, 20, 100, 90], [10.0, 10, 60, 60]])
@@ -250,17 +264,17 @@ def test_a_query_of_two_classes_has_one_mask(monkeypatch):
         bboxes=boxes[[0, 1, 0, 2]], labels=torch.tensor([0, 0, 1, 0]), scores=torch.rand(4),
         query_inds=index, queries=queries[index]) for _ in range(2)]
     found = head.predict_mask(feats, [s.metainfo for s in data['data_samples']], results)
-    assert [len(r) for r in seen] == [6]
-    assert seen[0][:, 0].tolist() == [0, 0, 0, 1, 1, 1], 'image by image'
+    (rois, logits), = seen
+    assert rois[:, 0].tolist() == [0, 0, 0, 1, 1, 1], 'image by image'
+    assert torch.equal(rois[1], rois[2]) and not torch.equal(logits[1], logits[2])
     for one in found:
-        assert torch.equal(one.masks[0], one.masks[2])
-        assert not torch.equal(one.masks[0], one.masks[3])
+        assert torch.equal(one.masks[0], one.masks[2]) and one.masks[0].any()
         assert torch.equal(one.query_inds, index)
 
 
 def test_masks_learn_on_predicted_boxes_of_matched_queries(monkeypatch):
     """And their gradients reach the queries, not the boxes."""
-    model, seen = thin('fqdet-effseg_r50_fpn_1x_coco'), {}
+    model, seen = thin('fqdet-effseg_r50_fpn_1x_coco', queries=2000), {}
     loss = model.roi_head.mask_head.loss
 
     def spy(feats, roi_feats, queries, truth):

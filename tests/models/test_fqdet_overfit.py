@@ -76,7 +76,7 @@ def test_it_learns_eight_images(tmp_path):
             group['lr'] = scale * rate
         # preparing pads masks where they are
         some = copy.deepcopy([images[(4 * step + k) % 8] for k in range(4)])
-        losses = model.loss(**model.data_preprocessor(pseudo_collate(some), True))
+        losses = model(**model.data_preprocessor(pseudo_collate(some), True), mode='loss')
         total, logged = model.parse_losses(losses)
         optimizer.update_params(total)
         history.append({k: float(v) for k, v in logged.items()})

@@ -23,6 +23,7 @@ from .queries import QueryFusion
 from .rois import PyramidRows, RoIMasks, cell_centers, pyramid_rows, roi_levels, sample
 
 BUDGETS = ('per_image', 'per_roi', 'threshold')
+PUBLISHED_BUDGET = dict(per_image=10_000)
 TARGETS = ('coverage', 'center')
 # A cell is in doubt if the mask covers it in part; averages of a covered one reach 1 - 6e-8.
 TOLERANCE = 1e-4
@@ -139,7 +140,7 @@ class EffSegMaskHead(BaseModule):
                  strides: Sequence[int] = (4, 8, 16, 32),
                  finest_scale: int = 56,
                  processing: dict | None = None,
-                 budget: dict | None = None,
+                 budget: dict | None = PUBLISHED_BUDGET,
                  position_code: bool = True,
                  reduce_features: bool = False,
                  target: str = 'coverage',

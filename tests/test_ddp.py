@@ -49,9 +49,10 @@ def test_gradients_equal_those_of_the_joint_batch_on_one_process(ranks, case):
     assert nothing == (case == 'all empty')
 
 
-def test_effseg_where_one_rank_has_no_objects(tmp_path):
+@pytest.mark.parametrize('worker', ['ddp_effseg_worker', 'ddp_fqdet_worker'])
+def test_effseg_where_one_rank_has_no_objects(tmp_path, worker):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-               '-m', 'tests.ddp_effseg_worker', str(tmp_path)]
+               '-m', f'tests.{worker}', str(tmp_path)]
     env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]

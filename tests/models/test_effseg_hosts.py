@@ -14,7 +14,8 @@ from pycocotools import mask as coco_mask
 from mmsparse.engine.config import read_config
 
 FOLDER = Path(__file__).parents[2] / 'configs' / 'effseg'
-ALL = sorted(p.stem for p in FOLDER.glob('*.py'))
+# test_fqdet_configs.py builds the others
+ALL = sorted(p.stem for p in FOLDER.glob('*.py') if not p.stem.startswith('fqdet'))
 HOSTS = [f'effseg_{host}_r50_fpn_1x_coco'
          for host in ('mask-rcnn', 'cascade-mask-rcnn', 'queryinst', 'sparse-rcnn')]
 HEADS = [f'{name}-plus_r50_fpn_1x_coco' for name in ('mask-rcnn', 'pointrend', 'refinemask')]

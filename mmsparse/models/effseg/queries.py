@@ -9,6 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, others as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def norm_linear(channels: int) -> nn.Sequential:
+    """Layer norm, ReLU, linear layer."""
+    return nn.Sequential(nn.LayerNorm(channels), nn.ReLU(), nn.Linear(channels, channels))
+
+
 class QueryFusion(nn.Module):
     """Add a blend of RoI feature and query to the RoI feature.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmsparse.registry import MODELS
 
 from .paste import paste_masks
+from .queries import at_least_float32
 from .rois import RoIMasks, safe_rois
 
 TRAIN_BOXES = ('proposal', 'refined')
@@ -67,8 +68,10 @@ class QueryMasks:
         self.mask_head = MODELS.build(mask_head)
 
     def roi_feats(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """What the mask head reads of RoIs ``[R, 5]``, ``[R, C, 14, 14]``."""
-        return self.mask_roi_extractor(x[:self.mask_roi_extractor.num_inputs], rois)
+        """What the mask head reads of RoIs ``[R, 5]``, ``[R, C, 14, 14]``, float32 at least."""
+        # half precision cannot tell the pixels of a large image apart, and the CPU aligns in full
+        x = [at_least_float32(f) for f in x[:self.mask_roi_extractor.num_inputs]]
+        return self.mask_roi_extractor(x, rois)
 
     def _loss_of(self, x: Sequence[Tensor], boxes: list[Tensor], queries: Tensor | None,
                  sampling_results: list, gt_instances: InstanceList) -> dict[str, Tensor]:
@@ -83,26 +86,28 @@ class QueryMasks:
         return self.mask_head.loss(x, self.roi_feats(x, rois), queries, truth)
 
     def mask_logits(self, x: Sequence[Tensor], rois: Tensor, labels: Tensor,
-                    queries: Tensor | None = None) -> Tensor:
+                    queries: Tensor | None = None, same: Tensor | None = None) -> Tensor:
         """Logits ``[R, 1, h, w]`` of RoIs ``[R, 5]``.
 
-        Masks of no class are computed once for equal boxes.
+        Masks of no class are computed once for RoIs of the same number in ``same``, int64 ``[R]``
+        and rising from image to image; without it for equal boxes.
         """
         rois, inverse = safe_rois(rois), None
         if self.mask_head.class_agnostic:
-            distinct, inverse = rois.unique(dim=0, return_inverse=True)
-            if queries is not None:  # that of any equal box
-                first = inverse.new_empty(len(distinct)).scatter_(
-                    0, inverse, torch.arange(len(rois), device=rois.device))
-                queries = queries[first]
-            rois = distinct
+            distinct, inverse = (rois if same is None else same).unique(dim=0, return_inverse=True)
+            # any of the same
+            first = inverse.new_empty(len(distinct)).scatter_(
+                0, inverse, torch.arange(len(rois), device=rois.device))
+            rois = rois[first]
+            queries = None if queries is None else queries[first]
         if queries is None:
             queries = self.queries(x, rois)
         logits = self.mask_head(x, self.roi_feats(x, rois), rois, queries, labels)
         return logits if inverse is None else logits[inverse]
 
     def _predict(self, x: Sequence[Tensor], metas: list[dict], results: InstanceList,
-                 rescale: bool, queries: list[Tensor] | None = None) -> InstanceList:
+                 rescale: bool, queries: list[Tensor] | None = None,
+                 same: Tensor | None = None) -> InstanceList:
         """Add ``masks`` and ``mask_scores`` to the results, rescale their boxes."""
         cfg, counts = self.test_cfg, [len(r) for r in results]
         encode = cfg.get('encode_masks', False)
@@ -116,7 +121,7 @@ class QueryMasks:
             return results
         logits = self.mask_logits(
             x, bbox2roi([r.bboxes for r in results]), torch.cat([r.labels for r in results]),
-            torch.cat(queries) if queries else None)
+            torch.cat(queries) if queries else None, same)
         for result, meta, own in zip(results, metas, logits.split(counts), strict=True):
             factor = result.bboxes.new_tensor(meta['scale_factor']).repeat(2)
             size = tuple(meta['ori_shape'][:2])

@@ -1,0 +1,118 @@
+"""A pyramid whose coarser levels pass the encoder of Deformable DETR (EffSeg's DefEnc rows).
+
+Source: EffSeg (2023), sec. 4.2, which takes Mask DINO's pixel decoder (arXiv 2206.02777) with
+narrower feed-forward layers. Letters: ``B`` images, ``C`` channels, ``H, W`` size of a map.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmcv.ops import MultiScaleDeformableAttention
+from mmdet.models.layers import SinePositionalEncoding
+from mmdet.models.layers.transformer import Mask2FormerTransformerEncoder
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmsparse.registry import MODELS
+
+
+def grid_points(shapes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """Centers of all cells of all maps, x and y as shares of the map, ``[sum of H W, 2]``."""
+    points = []
+    for h, w in shapes:
+        y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (h, w))
+        points.append(torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1).view(-1, 2))
+    return torch.cat(points)
+
+
+@MODELS.register_module()
+class DeformableEncoder(BaseModule):
+    """P2 to P7 from C2 to C5, in place of an FPN.
+
+    C3 to C5, and a C6 made of C5, attend to each other by deformable attention. P2 is C2 with what
+    comes out at C3 upsampled onto it, P7 is made of P6. 12,018,176 parameters with the defaults:
+    the paper gives no more than the sum, which asks for a 3x3 convolution after the encoder beside
+    those of P2 and P7; its multiply-accumulates put it at P3.
+
+    Args:
+        in_channels: of C2 to C5.
+        channels: ``C`` of the pyramid.
+        num_layers: of the encoder.
+        num_points: samples of a head on a level.
+        ffn_channels: of the encoder's feed-forward layers.
+    """
+
+    def __init__(self, *, in_channels: Sequence[int] = (256, 512, 1024, 2048), channels: int = 256,
+                 num_layers: int = 6, num_points: int = 4, ffn_channels: int = 1024,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg or dict(
+            type='Xavier', layer='Conv2d', distribution='uniform'))
+        if len(in_channels) != 4:
+            raise ValueError('DeformableEncoder.in_channels must be four numbers, of C2 to C5, got '
+                             f'{in_channels!r}')
+        norm = dict(type='GN', num_groups=32)
+        # coded maps have their own bias although a norm follows, as in Mask DINO
+        kwargs = dict(bias=True, norm_cfg=norm, act_cfg=None)
+        self.project = nn.ModuleList(ConvModule(n, channels, 1, **kwargs) for n in in_channels[1:])
+        self.coarser = ConvModule(in_channels[-1], channels, 3, stride=2, padding=1, **kwargs)
+        self.position = SinePositionalEncoding(channels // 2, normalize=True)
+        self.level = nn.Embedding(4, channels)
+        self.encoder = Mask2FormerTransformerEncoder(num_layers=num_layers, layer_cfg=dict(
+            self_attn_cfg=dict(embed_dims=channels, num_heads=8, num_levels=4,
+                               num_points=num_points, dropout=0.0, batch_first=True),
+            ffn_cfg=dict(embed_dims=channels, feedforward_channels=ffn_channels, num_fcs=2,
+                         ffn_drop=0.0, act_cfg=dict(type='ReLU', inplace=True))))
+        self.lateral = ConvModule(in_channels[0], channels, 1, norm_cfg=norm, act_cfg=None)
+        self.smooth = nn.ModuleList(
+            ConvModule(channels, channels, 3, padding=1, norm_cfg=norm) for _ in range(2))
+        self.coarsest = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def init_weights(self) -> None:
+        """Those of Deformable DETR."""
+        super().init_weights()
+        for p in self.encoder.parameters():
+            if p.dim() > 1:
+                nn.init.xavier_uniform_(p)
+        for module in self.encoder.modules():
+            if isinstance(module, MultiScaleDeformableAttention):
+                module.init_weights()
+        nn.init.normal_(self.level.weight)
+
+    def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The pyramid.
+
+        Args:
+            x: C2 to C5, ``[B, in_channels, H, W]``, strides 4 to 32.
+
+        Returns:
+            Six maps ``[B, C, H, W]``, strides 4 to 128.
+        """
+        maps = [conv(f) for conv, f in zip(self.project, x[1:], strict=True)]
+        maps.append(self.coarser(x[-1]))
+        maps = self._encode(maps)
+        p2 = self.lateral(x[0])
+        p2 = p2 + F.interpolate(maps[0], size=p2.shape[-2:], mode='bilinear')
+        return (self.smooth[0](p2), self.smooth[1](maps[0]), *maps[1:],
+                self.coarsest(F.relu(maps[-1])))
+
+    def _encode(self, maps: list[Tensor]) -> list[Tensor]:
+        shapes, device = [tuple(f.shape[-2:]) for f in maps], maps[0].device
+        areas = [h * w for h, w in shapes]
+        code = [
+            self.position(torch.zeros(1, *shape, dtype=torch.bool, device=device))
+            + own[None, :, None, None] for shape, own in zip(
+                shapes, self.level.weight, strict=True)]
+        rows, code = (torch.cat([f.flatten(2).transpose(1, 2) for f in group], 1)
+                      for group in (maps, code))
+        rows = self.encoder(
+            query=rows, query_pos=code, key_padding_mask=None, valid_ratios=None,
+            reference_points=grid_points(shapes, device)[None, :, None].expand(
+                len(rows), -1, len(maps), 2),
+            spatial_shapes=torch.tensor(shapes, device=device),
+            level_start_index=torch.tensor(
+                [sum(areas[:i]) for i in range(len(areas))], device=device))
+        return [f.transpose(1, 2).unflatten(2, shape) for f, shape in zip(
+            rows.split(areas, 1), shapes, strict=True)]

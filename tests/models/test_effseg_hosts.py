@@ -147,7 +147,7 @@ def results_with(boxes, labels=None):
 
 
 def masks_of(model, results, rescale=True):
-    data = model.data_preprocessor(batch()) if hasattr(model, 'data_preprocessor') else None
+    data = model.data_preprocessor(batch())
     feats = model.extract_feat(data['inputs'])
     metas = [s.metainfo for s in data['data_samples']]
     return model.roi_head.predict_mask(feats, metas, results, rescale=rescale)

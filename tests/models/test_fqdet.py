@@ -455,6 +455,8 @@ def test_the_deformable_pyramid():
     assert count(neck) == 12_018_176
     neck = DeformableEncoder(in_channels=(8, 8, 16, 16), channels=64, num_layers=1, ffn_channels=16)
     neck.init_weights()
+    for p in neck.parameters():  # attention begins blind to what is asked
+        p.data.add_(torch.randn_like(p), alpha=0.02)
     maps = [torch.randn(2, c, 104 // s, 72 // s) for c, s in (
         (8, 4), (8, 8), (16, 16), (16, 32))]
     levels = neck(maps)

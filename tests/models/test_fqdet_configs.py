@@ -192,9 +192,12 @@ def test_it_trains_and_predicts(name, objects):
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing
     model.eval()
-    for result in model.test_step(batch(objects)):
+    data = model.data_preprocessor(batch(objects))
+    seen = [r.pred_instances.bboxes for r in model.predict(*data.values(), rescale=False)]
+    for boxes, result in zip(seen, model.test_step(batch(objects)), strict=True):
         found = result.pred_instances
-        assert len(found) == 20 and found.bboxes[:, 2].max() > 128, 'boxes of the original size'
+        assert len(found) == 20
+        torch.testing.assert_close(found.bboxes, 2 * boxes)  # of the original size
         assert found.query_inds.dtype == torch.int64 and 'queries' not in found
         if masks:
             assert found.masks.shape == (20, 192, 256)

@@ -635,6 +635,8 @@ def test_ddp_finds_every_parameter_used():
                         data_samples=samples(torch.full_like(labels, 255) if step == 1 else labels))
             losses = model(**model.module.data_preprocessor(data, True), mode='loss')
             sum(v for k, v in losses.items() if 'loss' in k).backward()
+            assert all(p.grad is not None for p in model.parameters())
+            model.zero_grad()
     finally:
         dist.destroy_process_group()
 

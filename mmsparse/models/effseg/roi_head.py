@@ -85,6 +85,11 @@ class QueryMasks:
             queries = self.queries(x, rois)
         return self.mask_head.loss(x, self.roi_feats(x, rois), queries, truth)
 
+    def _of_last_stage(self, losses: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """As a cascade gives them, which weighs a stage's losses: ours are not to be weighed."""
+        return dict(loss_mask={
+            name: loss / self.stage_loss_weights[-1] for name, loss in losses.items()})
+
     def mask_logits(self, x: Sequence[Tensor], rois: Tensor, labels: Tensor,
                     queries: Tensor | None = None, same: Tensor | None = None) -> Tensor:
         """Logits ``[R, 1, h, w]`` of RoIs ``[R, 5]``.
@@ -104,6 +109,11 @@ class QueryMasks:
             queries = self.queries(x, rois)
         logits = self.mask_head(x, self.roi_feats(x, rois), rois, queries, labels)
         return logits if inverse is None else logits[inverse]
+
+    def predict_mask(self, x: Sequence[Tensor], batch_img_metas: list[dict],
+                     results_list: InstanceList, rescale: bool = False) -> InstanceList:
+        """Add masks to detections."""
+        return self._predict(x, batch_img_metas, results_list, rescale)
 
     def _predict(self, x: Sequence[Tensor], metas: list[dict], results: InstanceList,
                  rescale: bool, queries: list[Tensor] | None = None,
@@ -183,11 +193,6 @@ class EffSegRoIHead(QueryMasks, StandardRoIHead):
         return [head.regress_by_class(b, r.pos_gt_labels, d, meta) if len(b) else b
                 for b, r, d in zip(boxes, sampling_results, deltas, strict=True)]
 
-    def predict_mask(self, x: Sequence[Tensor], batch_img_metas: list[dict],
-                     results_list: InstanceList, rescale: bool = False) -> InstanceList:
-        """Add masks to detections."""
-        return self._predict(x, batch_img_metas, results_list, rescale)
-
     def forward(self, x: Sequence[Tensor], rpn_results_list: InstanceList,
                 batch_data_samples: list | None = None) -> tuple:
         """Class scores, box deltas and mask logits of the first 100 proposals, without decoding."""
@@ -224,16 +229,9 @@ class EffSegCascadeRoIHead(QueryMasks, CascadeRoIHead):
         """Losses of the last stage's positive boxes, under ``'loss_mask'``."""
         if stage + 1 < self.num_stages:
             return dict(loss_mask={})
-        losses = self._loss_of(x, [result.pos_priors for result in sampling_results], None,
-                               sampling_results, batch_gt_instances)
-        # the caller weighs a stage's losses; the last stage's weight means its share of three
-        return dict(loss_mask={
-            name: loss / self.stage_loss_weights[stage] for name, loss in losses.items()})
-
-    def predict_mask(self, x: Sequence[Tensor], batch_img_metas: list[dict],
-                     results_list: InstanceList, rescale: bool = False) -> InstanceList:
-        """Add masks to detections."""
-        return self._predict(x, batch_img_metas, results_list, rescale)
+        boxes = [result.pos_priors for result in sampling_results]
+        return self._of_last_stage(
+            self._loss_of(x, boxes, None, sampling_results, batch_gt_instances))
 
     def forward(self, x: Sequence[Tensor], rpn_results_list: InstanceList,
                 batch_data_samples: list) -> tuple:
@@ -265,10 +263,9 @@ class EffSegSparseRoIHead(QueryMasks, SparseRoIHead):
         found = bbox_results['sampling_results']
         queries = torch.cat([feats[result.pos_inds] for feats, result in zip(
             bbox_results['attn_feats'], found, strict=True)])
-        losses = self._loss_of(x, [result.pos_priors for result in found], queries, found,
-                               batch_gt_instances)
-        return dict(loss_mask={
-            name: loss / self.stage_loss_weights[stage] for name, loss in losses.items()})
+        boxes = [result.pos_priors for result in found]
+        return self._of_last_stage(
+            self._loss_of(x, boxes, queries, found, batch_gt_instances))
 
     def predict_mask(self, x: Sequence[Tensor], batch_img_metas: list[dict],
                      results_list: InstanceList, rescale: bool = False) -> InstanceList:

@@ -16,7 +16,7 @@ from .test_fqdet_configs import config
 
 DATA = Path(os.environ.get('MMSPARSE_DATA', 'data')) / 'coco128'
 ANNOTATIONS = DATA / 'annotations' / 'instances_train2017.json'
-STEPS, SIDE, WIDTH = 160, 160, 64
+STEPS, SIDE, WIDTH = 320, 160, 64
 # the cells that finer stages get are ever harder ones, so that their losses say little so early
 FALLING = ('loss', 'loss_rpn_cls', 'loss_cls', 'loss_bbox', 'loss_mask_seg_0', 'loss_mask_ref_0',
            'loss_mask_seg_1')

@@ -17,9 +17,10 @@ from .test_fqdet_configs import config
 DATA = Path(os.environ.get('MMSPARSE_DATA', 'data')) / 'coco128'
 ANNOTATIONS = DATA / 'annotations' / 'instances_train2017.json'
 STEPS, SIDE, WIDTH = 320, 160, 64
-# the cells that finer stages get are ever harder ones, so that their losses say little so early
+# all but that of the last stage's doubts: the cells that it gets are ever harder ones
 FALLING = ('loss', 'loss_rpn_cls', 'loss_cls', 'loss_bbox', 'loss_mask_seg_0', 'loss_mask_ref_0',
-           'loss_mask_seg_1')
+           'loss_mask_seg_1', 'loss_mask_ref_1', 'loss_mask_seg_2', 'loss_mask_ref_2',
+           'loss_mask_seg_3')
 
 
 def narrow():

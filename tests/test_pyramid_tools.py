@@ -120,6 +120,7 @@ def test_analysis_of_every_level(tool, root, labels, tmp_path, monkeypatch, sing
 
     fused = iou([r.pred_sem_seg.data[0].numpy() for r in results])
     np.testing.assert_allclose(found['iou_fused'], fused)
+    assert list(found['miou']) == ['fused', 's32', 's16', 's8', 's4'], 'columns of the table'
     # pictures are halved, then padded on the right and below: pixel y reads row y // 2 // stride
     for i, stride in enumerate((32, 16, 8, 4)):
         at = np.arange(SIZE[0])[:, None] // 2 // stride, np.arange(SIZE[1]) // 2 // stride

@@ -55,6 +55,11 @@ def unity_truth(samples: list[SegDataSample], inputs: Tensor, head: nn.Module) -
                            head.ignore_index)[1]
 
 
+def class_strides(head: nn.Module) -> list[int]:
+    """Strides of the levels that say classes, coarse to fine."""
+    return [s for s, weight in zip(head.strides, head.sem_weights, strict=True) if weight]
+
+
 def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dict[int, float]]:
     """One batch: samples with maps of all levels, counts of unity, shares of active cells.
 
@@ -80,7 +85,7 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
     done = [torch.zeros_like(sem[0][:, 0], dtype=torch.bool)]
     if unity:
         done += done_cells(positive, head.ratios, sizes[1:])
-    strides = [s for s, weight in zip(head.strides, head.sem_weights, strict=True) if weight]
+    strides = class_strides(head)
     for i, stride in enumerate(strides):
         maps = dict(classes=sem[i].argmax(1))
         if unity:
@@ -163,7 +168,7 @@ def main() -> None:
             for sample in samples:
                 label = sample.gt_sem_seg.data.squeeze(0).to(args.device)
                 names = {'fused': 'pred_sem_seg'} | {
-                    k.removeprefix('classes_'): k for k in sample.keys() if 'classes_s' in k}
+                    f's{s}': f'classes_s{s}' for s in class_strides(model.decode_head)}
                 for name, key in names.items():
                     intersection, union, *_ = IoUMetric.intersect_and_union(
                         sample.get(key).data.squeeze(0), label, len(meta['classes']), ignore)

@@ -197,6 +197,7 @@ def test_the_gpu_check_says_that_there_is_no_gpu(root, tmp_path):
     assert result.returncode == 1 and result.stderr.startswith('gpu_check.py: no CUDA device here')
 
 
+@pytest.mark.slow
 def test_bench_writes_ratios_and_sets_them_beside_the_committed(root, tmp_path):
     """Small: the way to the figures, not the figures."""
     out = tmp_path / 'work_dirs/bench/summary.json'

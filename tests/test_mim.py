@@ -80,6 +80,7 @@ def test_test(trained):
 
 
 @needs_wheel
+@pytest.mark.slow
 def test_an_ensemble(trained):
     """Two members with weights of their own, averaged; the metric is the member's, for they are
     the same. mim wants a checkpoint; the first member's will do, it is loaded again."""

@@ -607,9 +607,10 @@ def test_a_few_hundred_steps_learn_to_refine():
     assert edges(refined.float()) > edges(coarse) + 0.03
 
 
-@pytest.mark.parametrize('limit', [512])
-def test_memory_is_bounded(root, limit):
+@pytest.mark.slow
+def test_memory_is_bounded(root):
     """The real network at 768x1024 keeps to `max_bytes` and gives the untiled map."""
+    limit = 512  # MiB
     result = subprocess.run(
         [sys.executable, '-W', 'ignore', str(root / 'tests' / 'bounded_memory_worker.py'),
          str(limit)], capture_output=True, text=True, cwd=root)

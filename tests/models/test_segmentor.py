@@ -331,6 +331,7 @@ def test_mask2former_scores_become_logits():
                                atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_24_megapixel_image_stays_within_its_memory_bound(root):
     """1.75 GiB above weights and image, nearly all of it the low-resolution pass's own."""
     result = subprocess.run([sys.executable, '-W', 'ignore', 'tests/large_image_worker.py'],

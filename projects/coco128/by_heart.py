@@ -123,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--heads', nargs='+', choices=HEADS, default=tuple(HEADS))
-    parser.add_argument('--iterations', type=int, default=600)
+    parser.add_argument('--iterations', type=int, default=250)
     parser.add_argument('--lr', type=float, default=1e-3)
     parser.add_argument('--out', type=Path, help='write the figures to this JSON file')
     args = parser.parse_args()

@@ -5,14 +5,16 @@ r"""Mask heads learn the objects of eight images by heart, given true boxes, and
 How fine a mask a head can draw, whatever a detector finds: the backbone keeps ImageNet's weights,
 the pyramid, the query and the mask head learn. Boxes are the annotations', shaken by a tenth of
 their sides in training. Mask AP and boundary AP by mmsparse.BoundaryCocoMetric; of EffSeg also
-without its last stages.
+without its last stages. Figures depend on the random start by several points, so give some seeds.
 """
 from __future__ import annotations
 
 import argparse
 import json
 import time
+from itertools import product
 from pathlib import Path
+from statistics import mean
 
 import torch
 from mmdet.registry import MODELS
@@ -47,12 +49,13 @@ class Study:
 
     Args:
         config: of a detector with one of EffSeg's RoI heads.
+        seed: of the weights and of how boxes are shaken.
     """
 
-    def __init__(self, config: str) -> None:
+    def __init__(self, config: str, seed: int) -> None:
         self.cfg = read_config(config)
         init_default_scope('mmdet')
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         self.model: nn.Module = MODELS.build(self.cfg.model)
         self.model.init_weights()
         self.loader = Runner.build_dataloader(self.cfg.test_dataloader)
@@ -123,27 +126,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--heads', nargs='+', choices=HEADS, default=tuple(HEADS))
+    parser.add_argument('--seeds', nargs='+', type=int, default=(0, 1, 2))
     parser.add_argument('--iterations', type=int, default=250)
     parser.add_argument('--lr', type=float, default=1e-3)
     parser.add_argument('--out', type=Path, help='write the figures to this JSON file')
     args = parser.parse_args()
-    rows: dict[str, dict] = {}
-    for name in args.heads:
+    rows: dict[str, list[dict]] = {}
+    for name, seed in product(args.heads, args.seeds):
         stem = f'{HEADS[name]}_mnv2_coco128-320.py'
-        study = Study(str(Path(__file__).parent / 'configs' / stem))
+        study = Study(str(Path(__file__).parent / 'configs' / stem), seed)
         seconds = study.learn(args.iterations, args.lr)
-        rows[name] = dict(study.score(), seconds_per_iteration=seconds / args.iterations)
+        found = {name: dict(study.score(), seconds_per_iteration=seconds / args.iterations)}
         head = study.model.roi_head.mask_head
         for stages in (3, 2, 1) if isinstance(head, EffSegMaskHead) else ():
             keep_stages(head, stages)
-            rows[f'{name}, up to {14 << stages - 1}x{14 << stages - 1}'] = study.score()
-    table = Table('', *FIGURES, 's per iteration')
-    for name, row in rows.items():
-        table.add_row(name, *(f'{v:.1f}' for v in list(row.values())[:4]),
-                      *(f'{v:.2f}' for v in list(row.values())[4:]))
+            found[f'{name}, up to {14 << stages - 1}x{14 << stages - 1}'] = study.score()
+        for row, figures in found.items():
+            rows.setdefault(row, []).append(dict(seed=seed, **figures))
+        if args.out:
+            args.out.write_text(json.dumps(rows, indent=2) + '\n')
+    table = Table(f'means of {len(args.seeds)}', *FIGURES, 'segm_mAP of each seed',
+                  's per iteration')
+    for name, runs in rows.items():
+        table.add_row(
+            name, *(f'{mean(run[key] for run in runs):.1f}' for key in FIGURES),
+            ' '.join(f'{run["segm_mAP"]:.1f}' for run in runs),
+            *(f'{mean(run[key] for run in runs):.2f}' for key in ('seconds_per_iteration',)
+              if key in runs[0]))
     Console(width=120).print(table)
-    if args.out:
-        args.out.write_text(json.dumps(rows, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -3,9 +3,9 @@ r"""Objects of COCO and plants of fields as pairs of image and mask, for trainin
     python projects/refine/prepare.py --out work_dirs/refine
 
 Reads `coco128` and `rgbweed` below MMSPARSE_DATA. Writes `train/` (crops around COCO objects,
-squares of 27 field photographs), `objects/` (crops around objects of held-out images, with spoiled
-masks) and `fields/` (three photographs of 3264x2448, with spoiled masks), the latter two in BIG's
-layout.
+squares of 27 field photographs) and, in BIG's layout, with spoiled masks, `objects/` (crops around
+objects of held-out images), `pasted/` (the same objects and spoiled masks, on other images, so that
+the outline is true to the pixel) and `fields/` (three photographs of 3264x2448).
 """
 from __future__ import annotations
 
@@ -61,6 +61,12 @@ def turned(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
     return max((mask, mask[::-1, ::-1]), key=lambda m: excess[m].mean() if m.any() else 0)
 
 
+def pasted(image: np.ndarray, mask: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The object on another image, with an edge as soft as a photograph's."""
+    share = cv2.blur(mask.astype(np.float32), (3, 3))[..., None]
+    return (share * image + (1 - share) * cv2.resize(other, mask.shape[::-1])).astype(np.uint8)
+
+
 def write(folder: Path, name: str, image: np.ndarray, mask: np.ndarray,
           coarse: np.ndarray | None = None) -> None:
     """One pair, with a coarse mask in BIG's layout."""
@@ -80,7 +86,8 @@ def main() -> None:
     args = parse_args()
     data = Path(os.environ.get('MMSPARSE_DATA', 'data'))
     rng = np.random.default_rng(0)
-    counts = dict.fromkeys(('train', 'objects', 'fields'), 0)
+    counts = dict.fromkeys(('train', 'objects', 'pasted', 'fields'), 0)
+    backgrounds = sorted((data / 'coco128' / 'train2017').glob('*.jpg'))
     for number, name, image, mask in coco_objects(data / 'coco128'):
         if number % HELD_OUT:
             for side in SIDES:
@@ -91,9 +98,11 @@ def main() -> None:
                       *(cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (
                           image, mask.astype(np.uint8) * 255)))
         else:
-            counts['objects'] += 1
             coarse = perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)
-            write(args.out / 'objects', name, image, mask, coarse)
+            other = cv2.imread(str(backgrounds[number - 1]))
+            for folder, picture in dict(objects=image, pasted=pasted(image, mask, other)).items():
+                counts[folder] += 1
+                write(args.out / folder, name, picture, mask, coarse)
     for number, file in enumerate(sorted((data / 'rgbweed' / 'images').glob('*.jpg'))):
         image = cv2.imread(str(file))
         mask = cv2.imread(str(data / 'rgbweed' / 'labels' / f'{file.stem}.png'),

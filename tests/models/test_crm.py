@@ -404,6 +404,26 @@ def test_gates():
     assert differs.any() and not (differs & (~outer | inner)).any()
 
 
+def test_small_masks_cost_nothing():
+    image, mask = picture((120, 140))
+    speck = torch.zeros_like(mask)
+    speck[0, 50:53, 60:64] = 0.7
+    model = build(min_area=13)
+    alone = model.refine(image, mask)
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    found = model.refine(torch.cat([image] * 3), torch.cat([speck, mask, speck]))
+    assert set(seen) == {1}
+    assert torch.equal(found.mask[::2], torch.cat([speck] * 2))
+    torch.testing.assert_close(found.mask[1], alone.mask[0])
+    assert found.changed.tolist() == [0, float(alone.changed), 0]
+    assert found.queried == alone.queried
+    seen.clear()
+    found = model.refine(image, speck)
+    assert torch.equal(found.mask, speck) and not found.changed.any()
+    assert not seen and found.queried == []
+
+
 def test_small_inputs_skip_scales():
     image, mask = picture((96, 130))
     found = build(min_long_side=224).refine(image, mask)

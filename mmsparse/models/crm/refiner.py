@@ -38,7 +38,8 @@ class Refinement(NamedTuple):
 
     Attributes:
         mask: probabilities, float32 ``[B, H, W]``.
-        queried: share of the pixels that each scale asked the network about.
+        queried: share of the pixels that each scale asked the network about, of the masks that are
+            not too small to be refined; empty without such.
         changed: float32 ``[B]``, share of the pixels that are on the other side of 0.5 now.
     """
 
@@ -257,6 +258,12 @@ class CRMRefiner(BaseModel):
             raise ValueError('masks must hold probabilities from 0 to 1, got '
                              f'{float(masks.min()):g} to {float(masks.max()):g}')
         cfg, coarse = self.test_cfg, masks.float()
+        large = (coarse > 0.5).flatten(1).sum(1) >= cfg.min_area
+        if not large.all():
+            mask, queried, changed = coarse.clone(), [], torch.zeros_like(coarse[:, 0, 0])
+            if large.any():
+                mask[large], queried, changed[large] = self.refine(images[large], masks[large])
+            return Refinement(mask, queried, changed)
         images, p = reflect(images, cfg.pad), reflect(coarse, cfg.pad)
         full = tuple(p.shape[1:])
         sizes = [tuple(max(round(n * scale), 1) for n in full) for scale in cfg.scales]
@@ -279,15 +286,14 @@ class CRMRefiner(BaseModel):
     def _accept(self, coarse: Tensor, p: Tensor, queried: list[float]) -> Refinement:
         """Keep the coarse mask where ``test_cfg`` wants it."""
         cfg, before = self.test_cfg, coarse > 0.5
-        keep = before.flatten(1).sum(1) < cfg.min_area
         if cfg.edit_band is not None:
             radius = round(cfg.edit_band * sum(coarse.shape[1:]))
             p = torch.where(dilate(label_boundary(before), radius), p, coarse)
         if cfg.accept_iou is not None:
             after = p > 0.5
             union = (after | before).flatten(1).sum(1)
-            keep |= (after & before).flatten(1).sum(1) < cfg.accept_iou * union
-        p = torch.where(keep[:, None, None], coarse, p)
+            keep = (after & before).flatten(1).sum(1) < cfg.accept_iou * union
+            p = torch.where(keep[:, None, None], coarse, p)
         return Refinement(p, queried, ((p > 0.5) != before).flatten(1).float().mean(1))
 
     def refine_scale(self, images: Tensor, p: Tensor, size: tuple[int, int],

@@ -88,10 +88,14 @@ class SemanticFusionModule(nn.Module):
 
     def forward(self, x: SPSMap) -> Tensor:
         """New features of the active cells, ``[N, C]``."""
+        return self.last(sum_of_convolutions(
+            self._bank(x), [neighbors(x, conv.offsets) for conv in self.convs],
+            [conv.weight.flatten(1) for conv in self.convs], [conv.bias for conv in self.convs],
+            rectify=True))
+
+    def _bank(self, x: SPSMap) -> Tensor:
+        """What the convolutions read; without gradients nothing else of it is kept."""
         x = x._replace(active=self.first(x.active).relu_())
         if self.project_passive:
             x = x._replace(passive=self.first(x.passive).relu_())
-        return self.last(sum_of_convolutions(
-            x.bank, [neighbors(x, conv.offsets) for conv in self.convs],
-            [conv.weight.flatten(1) for conv in self.convs], [conv.bias for conv in self.convs],
-            rectify=True))
+        return x.bank

@@ -32,8 +32,8 @@ from mmsparse.models.effseg import EffSegMaskHead
 from mmsparse.models.effseg.mask_head import compose
 from mmsparse.models.effseg.rois import RoIMasks, safe_rois
 
-HEADS = {'Mask R-CNN++': 'mask-rcnn-plus', 'PointRend++': 'pointrend-plus',
-         'RefineMask++': 'refinemask-plus', 'EffSeg': 'effseg'}
+HEADS = {'Mask R-CNN++': 'mask-rcnn-plus', 'Mask R-CNN++ of 14x14': 'mask-rcnn-plus-14',
+         'PointRend++': 'pointrend-plus', 'RefineMask++': 'refinemask-plus', 'EffSeg': 'effseg'}
 FIGURES = ('segm_mAP', 'segm_mAP_75', 'boundary_mAP', 'boundary_mAP_50')
 SHAKE = 0.1
 

@@ -148,11 +148,11 @@ def main() -> None:
     table = Table(f'means of {len(args.seeds)}', *FIGURES, 'segm_mAP of each seed',
                   's per iteration')
     for name, runs in rows.items():
+        seconds = [run['seconds_per_iteration'] for run in runs if 'seconds_per_iteration' in run]
         table.add_row(
             name, *(f'{mean(run[key] for run in runs):.1f}' for key in FIGURES),
             ' '.join(f'{run["segm_mAP"]:.1f}' for run in runs),
-            *(f'{mean(run[key] for run in runs):.2f}' for key in ('seconds_per_iteration',)
-              if key in runs[0]))
+            f'{mean(seconds):.2f}' if seconds else '')
     Console(width=120).print(table)
 
 

@@ -99,7 +99,7 @@ def main() -> None:
                           image, mask.astype(np.uint8) * 255)))
         else:
             coarse = perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)
-            other = cv2.imread(str(backgrounds[number - 1]))
+            other = cv2.imread(str(backgrounds[number - 1]))  # of the first the last
             for folder, picture in dict(objects=image, pasted=pasted(image, mask, other)).items():
                 counts[folder] += 1
                 write(args.out / folder, name, picture, mask, coarse)

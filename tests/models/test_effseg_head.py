@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsparse.models.effseg import EffSegMaskHead
-from mmsparse.models.effseg.mask_head import compose
+from mmsparse.models.effseg.mask_head import compose, sine_code
 from mmsparse.models.effseg.rois import (
     RoIMasks,
     cell_centers,
@@ -39,7 +39,7 @@ def inputs(rois=5, images=2, channels=16, query=8, size=(64, 96), dtype=torch.fl
 
 def small(**kwargs) -> EffSegMaskHead:
     torch.manual_seed(1)
-    return EffSegMaskHead(in_channels=16, query_channels=8, num_convs=2, **kwargs)
+    return EffSegMaskHead(**{**dict(in_channels=16, query_channels=8, num_convs=2), **kwargs})
 
 
 # ---- counts -------------------------------------------------------------------------------------
@@ -109,14 +109,14 @@ def dense_sample(feats, strides, image, level, points):
         h, w = feats[k].shape[2:]
         at = torch.stack([x, y]).to(feats[k]) / strides[k]
         at = at / at.new_tensor([w, h]) * 2 - 1
-        rows.append(F.grid_sample(feats[k][b:b + 1], at.view(1, 1, 1, 2), align_corners=False,
-                                  padding_mode='border').flatten())
+        rows.append(F.grid_sample(feats[k][b:b + 1], at.view(1, 1, 1, 2),
+                                  align_corners=False).flatten())
     return torch.stack(rows)
 
 
 def dense_head(head, feats, roi_feats, rois, queries):
     """All layers on all cells, by dense convolutions; segmentation logits of all stages."""
-    x = roi_feats + head.code(torch.zeros(1, 14, 14)).to(roi_feats)
+    x = roi_feats + sine_code(roi_feats.shape[1], 14, 'cpu').to(roi_feats)
     query = F.relu(head.fusion.project(queries))[:, :, None, None].expand_as(x)
     x = x + head.fusion.blend(torch.cat([query, x], 1))
     x = head.convs(x).permute(0, 2, 3, 1)  # [R, H, W, C]
@@ -255,7 +255,8 @@ def test_scopes_of_the_budget(budget, most):
 
 @pytest.mark.parametrize('key, value', [
     ('budget', dict(per_batch=3)), ('budget', {}), ('budget', dict(per_roi=-1)),
-    ('target', 'corner'), ('segmentation_weights', (1, 2)), ('refinement_weights', (1, 2, 3, -1))])
+    ('in_channels', 18), ('target', 'corner'), ('segmentation_weights', (1, 2)),
+    ('refinement_weights', (1, 2, 3, -1))])
 def test_bad_settings(key, value):
     with pytest.raises(ValueError, match=f'EffSegMaskHead.{key}'):
         small(**{key: value})

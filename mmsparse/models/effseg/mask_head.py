@@ -6,13 +6,13 @@ cells, ``W`` and ``C`` channels before and after a stage, ``s`` stages 0 to 3.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmdet.models.layers import SinePositionalEncoding
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -49,6 +49,25 @@ def two_layers(channels_in: int, hidden: int, channels_out: int) -> nn.Sequentia
     """Linear, ReLU, linear."""
     return nn.Sequential(nn.Linear(channels_in, hidden), nn.ReLU(inplace=True),
                          nn.Linear(hidden, channels_out))
+
+
+def sine_code(channels: int, size: int, device: torch.device | str) -> Tensor:
+    """Fixed code of the cells of a RoI's grid: sines and cosines of x, then those of y.
+
+    Args:
+        channels: a multiple of 4; a quarter of it are frequencies, from 1 down to about 1/10,000.
+        size: cells along a side. Their centers are counted from 0 to one full turn.
+        device: of the result.
+
+    Returns:
+        float32 ``[channels, size, size]``.
+    """
+    count = channels // 4
+    frequency = 10_000 ** -(torch.arange(count, device=device) / count)
+    turn = 2 * math.pi * (torch.arange(size, device=device) + 0.5) / size
+    angle = frequency[:, None] * turn
+    code = torch.cat([angle.sin(), angle.cos()])
+    return torch.cat([code[:, None].expand(-1, size, -1), code[:, :, None].expand(-1, -1, size)])
 
 
 class SparseStage(nn.Module):
@@ -112,7 +131,7 @@ class EffSegMaskHead(BaseModule):
     4,208,872 parameters with the defaults.
 
     Args:
-        in_channels: of the pyramid.
+        in_channels: of the pyramid; with ``position_code`` a multiple of 4.
         query_channels: of the queries.
         num_convs: 3x3 convolutions of stage 0.
         strides: of the pyramid's levels that are read.
@@ -152,6 +171,9 @@ class EffSegMaskHead(BaseModule):
                                    or next(iter(budget.values())) < 0):
             raise ValueError(f'EffSegMaskHead.budget must be None or have one key of {BUDGETS} and '
                              f'a value of at least 0, got {budget!r}')
+        if position_code and in_channels % 4:
+            raise ValueError('EffSegMaskHead.in_channels must be a multiple of 4 with '
+                             f'position_code, got {in_channels!r}')
         if target not in TARGETS:
             raise ValueError(f'EffSegMaskHead.target must be one of {TARGETS}, got {target!r}')
         for name, weights in (('segmentation', segmentation_weights),
@@ -160,11 +182,8 @@ class EffSegMaskHead(BaseModule):
                 raise ValueError(f'EffSegMaskHead.{name}_weights must be four numbers of at least '
                                  f'0, got {weights!r}')
         self.strides, self.finest_scale = tuple(strides), finest_scale
-        self.budget, self.target = budget, target
+        self.budget, self.target, self.position_code = budget, target, position_code
         self.weights = tuple(zip(segmentation_weights, refinement_weights, strict=True))
-        self.code = None
-        if position_code:
-            self.code = SinePositionalEncoding(in_channels // 2, normalize=True, offset=-0.5)
         self.fusion = QueryFusion(query_channels, in_channels)
         self.convs = nn.Sequential(*(
             ConvModule(in_channels, in_channels, 3, padding=1) for _ in range(num_convs)))
@@ -189,9 +208,9 @@ class EffSegMaskHead(BaseModule):
         """
         feats = feats[:len(self.strides)]
         level = roi_levels(rois, len(feats), self.finest_scale)
-        if self.code is not None:
-            mask = roi_feats.new_zeros(1, *roi_feats.shape[2:])
-            roi_feats = roi_feats + self.code(mask).to(roi_feats.dtype)
+        if self.position_code:
+            code = sine_code(*roi_feats.shape[1:3], roi_feats.device)
+            roi_feats = roi_feats + code.to(roi_feats.dtype)
         x = from_dense(self.convs(self.fusion(roi_feats, queries)))
         said = [Stage(self.segmentation(x.active)[:, 0], self.refinement(x.active)[:, 0], x.cells,
                       x.index.shape[1])]

@@ -60,30 +60,29 @@ def pyramid_rows(feats: Sequence[Tensor], strides: Sequence[int]) -> PyramidRows
 
 
 def sample(pyramid: PyramidRows, image: Tensor, level: Tensor, points: Tensor) -> Tensor:
-    """Bilinear features at points, the border's beyond it.
+    """Bilinear features at points, zeros beyond the maps: torch's ``grid_sample`` by default.
 
     Args:
         pyramid: of :func:`pyramid_rows`.
         image, level: int64 ``[P]``.
-        points: float32 ``[P, 2]``, x and y in pixels of the network's input.
+        points: float ``[P, 2]``, x and y in pixels of the network's input.
 
     Returns:
         ``[P, C]``.
     """
-    size = pyramid.size[level]
+    size = pyramid.size[level][:, None]
     at = points.flip(1) / pyramid.stride[level, None] - 0.5  # row, column
-    at = at.clamp(min=0).minimum(size - 1)
     low = at.floor()
-    fraction, low = at - low, low.long()
-    high = (low + 1).minimum(size - 1)
-    row = (pyramid.first[level] + image * size[:, 0] * size[:, 1])[:, None]
-    y, x = (torch.stack([low[:, i], high[:, i]], 1) for i in (0, 1))
-    rows = row[:, :, None] + y[:, :, None] * size[:, 1, None, None] + x[:, None, :]
-    wy, wx = (torch.stack([1 - fraction[:, i], fraction[:, i]], 1) for i in (0, 1))
-    weights = (wy[:, :, None] * wx[:, None, :]).flatten(1)
+    fraction = (at - low)[:, None]
+    corner = low.long()[:, None] + torch.arange(2, device=at.device)[:, None]  # [P, low/high, 2]
+    weight = torch.cat([1 - fraction, fraction], 1) * ((corner >= 0) & (corner < size))
+    y, x = corner.clamp(min=0).minimum(size - 1).unbind(2)
+    first = pyramid.first[level] + image * size[:, 0].prod(1)
+    rows = first[:, None, None] + y[:, :, None] * size[:, :, 1:] + x[:, None, :]
+    weights = weight[:, :, None, 0] * weight[:, None, :, 1]
     # gathers and sums without keeping the four rows
     return F.embedding_bag(rows.flatten(1), pyramid.rows, mode='sum',
-                           per_sample_weights=weights.to(pyramid.rows.dtype))
+                           per_sample_weights=weights.flatten(1).to(pyramid.rows.dtype))
 
 
 def cell_centers(rois: Tensor, cells: Tensor, size: int) -> Tensor:
@@ -138,8 +137,7 @@ class RoIMasks(NamedTuple):
         """
         value = points.new_zeros(len(points))
         for image, masks in enumerate(self.masks):
-            size = points.new_tensor(masks.shape[:0:-1])
-            mine = (self.rois[roi, 0] == image) & ((points >= 0) & (points < size)).all(1)
+            mine = self.rois[roi, 0] == image
             objects = self.objects[roi[mine]]
             value[mine] = sample(
                 pyramid_rows([masks[:, None]], [1]), objects, objects * 0, points[mine])[:, 0]

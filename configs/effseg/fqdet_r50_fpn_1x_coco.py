@@ -10,7 +10,7 @@ model = dict(
         _delete_=True, type='mmsparse.FQDetSelector', loss_cls=focal,
         anchor_generator=dict(
             type='AnchorGenerator', strides=strides, ratios=[0.5, 1.0, 2.0], octave_base_scale=4,
-            scales_per_octave=3, center_offset=0.5)),
+            scales_per_octave=3, center_offset=0.5, scale_major=False)),  # the authors' order
     roi_head=dict(
         _delete_=True, type='mmsparse.FQDetRoIHead',
         bbox_head=dict(

@@ -30,7 +30,7 @@ def selector(strides=STRIDES, **kwargs) -> FQDetSelector:
     torch.manual_seed(1)
     return FQDetSelector(loss_cls=FOCAL, anchor_generator=dict(
         type='AnchorGenerator', strides=list(strides), ratios=[0.5, 1.0, 2.0], octave_base_scale=4,
-        scales_per_octave=3, center_offset=0.5), **kwargs)
+        scales_per_octave=3, center_offset=0.5, scale_major=False), **kwargs)
 
 
 def box_head(**kwargs) -> FQDetBBoxHead:
@@ -42,7 +42,7 @@ def box_head(**kwargs) -> FQDetBBoxHead:
 
 def second_version(**kwargs) -> FQDetBBoxHead:
     return box_head(
-        ffn_channels=2048, anchor_code=False, class_branch='plain', soft_labels=True,
+        ffn_channels=2048, anchor_code=False, branches='plain', soft_labels=True,
         reg_decoded_bbox=True,
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, loss_weight=0.5),
         loss_bbox=dict(type='EIoULoss', loss_weight=1.85), **kwargs)
@@ -75,7 +75,11 @@ def test_parameters_are_the_papers():
 
 def test_parameters_of_the_second_version():
     """Its four models have 40.524, 40.810, 44.199 and 41.827 million."""
-    detector = 23_232_512 + 4_524_544 + count(selector(num_queries=600), second_version())
+    first, second = selector(num_queries=600), second_version()
+    assert second.code is None and count(second.decoder) == 8_905_056
+    assert count(second.classify) == 20_817 and count(second.regress) == 198_916
+    assert count(first, second) == 9_860_926
+    detector = 23_232_512 + 4_524_544 + count(first, second)
     for head, total in ((2_906_192, '40.524'), (3_191_968, '40.810'), (6_580_590, '44.199'),
                         (4_208_872, '41.827')):
         assert f'{(detector + head) / 1e6:.3f}' == total
@@ -89,7 +93,7 @@ def test_anchors():
     assert len(anchors) == 9 * sum(m.shape[2] * m.shape[3] for m in maps)
     assert abs(len(anchors) - 6.7e5) < 5e3
     expected = []
-    for ratio, j in itertools.product((0.5, 1.0, 2.0), range(3)):
+    for j, ratio in itertools.product(range(3), (0.5, 1.0, 2.0)):
         side = 16 * 2 ** (j / 3)
         w, h = side / math.sqrt(ratio), side * math.sqrt(ratio)
         expected.append([6 - w / 2, 2 - h / 2, 6 + w / 2, 2 + h / 2])
@@ -164,13 +168,14 @@ def test_selection_by_loops(images):
     x = pyramid(images, dtype=torch.float64)
     feats, logits = first(x)
     chosen, queries = first.select(feats, logits)
+    raw = torch.cat([level.flatten(2).transpose(1, 2) for level in x], 1)
     anchors = first.all_anchors(x)
     assert logits.shape == (images, len(anchors)) and chosen.shape == (images, 20)
     for i in range(images):
         order = sorted(range(len(anchors)), key=lambda a, i=i: -logits[i, a])
         assert chosen[i].tolist() == order[:20]
         for q, a in enumerate(order[:20]):
-            own = first.transitions[a % 9](feats[i, a // 9])
+            own = first.transitions[a % 9](raw[i, a // 9])
             torch.testing.assert_close(queries[i, q], own)
     # where an anchor is, is where its score was read: level 2 begins after 9 * 12 * 16
     place = 9 * 12 * 16 + 9 * (2 * 8 + 3) + 4
@@ -356,7 +361,7 @@ def test_losses_by_loops(objects):
     for i, q in itertools.product(range(len(objects)), range(6)):
         g = int(matched[i, q])
         label = 3 if g < 0 else int(truth[i].labels[g])
-        for k in range(4):
+        for k in range(4):  # the last is that of no object
             p = 1 / (1 + math.exp(-float(found.logits[i, q, k])))
             classes -= (0.25 * (1 - p) ** 2 * math.log(p) if k == label
                         else 0.75 * p ** 2 * math.log(1 - p))
@@ -379,20 +384,20 @@ def test_losses_by_loops(objects):
 
 @pytest.mark.parametrize('objects', [(2,), (0, 3), (0,)])
 def test_losses_of_the_second_version_by_loops(objects):
-    """Class targets are overlaps; boxes are compared as boxes."""
-    head = small(class_branch='plain', soft_labels=True, reg_decoded_bbox=True,
+    """Class targets are overlaps, 1 for no object; boxes are compared as boxes."""
+    head = small(branches='plain', soft_labels=True, reg_decoded_bbox=True,
                  loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, loss_weight=0.5),
                  loss_bbox=dict(type='EIoULoss', loss_weight=1.85))
     found, matched, truth = decoded(head, objects)
-    assert found.logits.shape[-1] == 3
+    assert found.logits.shape[-1] == 4
     losses, matches, _ = head.loss(found, matched, truth)
     number, classes = max(1, int((matched >= 0).sum())), 0.0
     for i in range(len(objects)):
         predicted = dict(zip(matches[i].pos_inds.tolist(), matches[i].pos_priors.tolist(),
                              strict=True))
-        for q, k in itertools.product(range(6), range(3)):
+        for q, k in itertools.product(range(6), range(4)):
             g, p = int(matched[i, q]), 1 / (1 + math.exp(-float(found.logits[i, q, k])))
-            goal = 0.0
+            goal = float(g < 0 and k == 3)
             if g >= 0 and int(truth[i].labels[g]) == k:
                 goal = iou(predicted[q], truth[i].bboxes[g].tolist())
             classes -= abs(goal - p) ** 2 * (goal * math.log(p) + (1 - goal) * math.log(1 - p))
@@ -440,12 +445,28 @@ def test_no_object_is_no_detection():
     found, *_ = decoded(head, (1,))
     logits = torch.full_like(found.logits, -9.0)
     logits[..., 3] = 9.0
-    metas = [dict(img_shape=(48, 64))]
-    result = head.predict(found._replace(logits=logits), metas, CFG)[0]
+    result = head.predict(found._replace(logits=logits), CFG)[0]
     assert (result.labels < 3).all() and (result.scores < 0.01).all()
-    far = found._replace(deltas=torch.full_like(found.deltas, 3.0))
-    boxes = head.predict(far, metas, CFG)[0].bboxes
-    assert (boxes >= 0).all() and (boxes <= torch.tensor([64.0, 48, 64, 48])).all()
+
+
+@pytest.mark.parametrize('delta', [3.0, 6.0, 50.0])
+def test_boxes_are_not_cut(delta):
+    """Neither by the image nor, short of numbers that float32 cannot square, by their anchors."""
+    head = small()
+    found, *_ = decoded(head, (1,))
+    found = found._replace(deltas=torch.full_like(found.deltas, delta))
+    result = head.predict(found, CFG)[0]
+    for box, query in zip(result.bboxes, result.query_inds, strict=True):
+        size = found.anchors[0, query, 2:] - found.anchors[0, query, :2]
+        torch.testing.assert_close(box[2:] - box[:2], size * min(math.exp(delta), 1e6))
+    assert (result.bboxes < 0).any()
+
+
+def test_every_class_is_as_likely_as_not_at_the_start():
+    """Within what torch's own start of a linear layer of 16 inputs gives, at most 1/4."""
+    for kwargs in ({}, dict(branches='plain')):
+        layer = small(**kwargs).classify
+        assert getattr(layer, 'last', layer).bias.abs().max() <= 0.25
 
 
 # ---- deformable encoder -------------------------------------------------------------------------
@@ -527,7 +548,7 @@ def test_the_deformable_encoder_is_that_of_loops():
     (lambda: selector(num_queries=0), 'num_queries'),
     (lambda: selector(positives=0), 'positives'),
     (lambda: selector(candidates=4), 'candidates'),
-    (lambda: small(class_branch='wide'), 'class_branch'),
+    (lambda: small(branches='wide'), 'branches'),
     (lambda: box_head(num_classes=0), 'num_classes'),
     (lambda: DeformableEncoder(in_channels=(8, 8)), 'in_channels')])
 def test_bad_settings(build, error):

@@ -61,7 +61,7 @@ class FQDetRoIHead(QueryMasks, BaseRoIHead):
                      rescale: bool = False) -> InstanceList:
         """Detections, with their ``queries`` if masks follow."""
         found = self.bbox_head(x, rpn_results_list, batch_img_metas)
-        results = self.bbox_head.predict(found, batch_img_metas, rcnn_test_cfg)
+        results = self.bbox_head.predict(found, rcnn_test_cfg)
         for result, queries, meta in zip(results, found.queries, batch_img_metas, strict=True):
             if self.with_mask:
                 result.queries = queries[result.query_inds]
@@ -82,7 +82,7 @@ class FQDetRoIHead(QueryMasks, BaseRoIHead):
                 batch_data_samples: list) -> tuple:
         """Class logits, deltas and mask logits of all queries, without decoding."""
         found = self.bbox_head(x, rpn_results_list, [s.metainfo for s in batch_data_samples])
-        boxes = self.bbox_head.bbox_coder.decode(
+        boxes = self.bbox_head.boxes(
             found.anchors.flatten(0, 1), found.deltas.flatten(0, 1)).view_as(found.anchors)
         if not self.with_mask:
             return found.logits, found.deltas

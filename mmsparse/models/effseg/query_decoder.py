@@ -19,17 +19,19 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps, bbox_xyxy_to_cxcywh
 from mmdet.utils import InstanceList
 from mmengine.config import ConfigDict
-from mmengine.model import BaseModule, bias_init_with_prob
+from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
 
-from .mask_head import two_layers
 from .matching import mean_positives
 from .queries import at_least_float32, norm_linear
 
-CLASS_BRANCHES = ('residual', 'plain')
+BRANCHES = ('residual', 'plain')
+# A side may become a million times the anchor's: more than any image has, and little enough for
+# areas in float32. The authors' has no limit; mmdet's is 62.5.
+SIDE_CHANGE = 1e-6
 
 
 class Decoded(NamedTuple):
@@ -37,7 +39,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         queries: ``[B, Q, C]``.
-        logits: float32 ``[B, Q, K]``, or ``K + 1`` with one for no object.
+        logits: float32 ``[B, Q, K + 1]``, the last for no object.
         deltas: float32 ``[B, Q, 4]``, from the anchor to the box.
         anchors: float32 ``[B, Q, 4]``.
     """
@@ -76,6 +78,14 @@ class ResidualBranch(nn.Module):
         """``[..., C]`` to ``[..., outputs]``."""
         x = self.first(x)
         return self.last(x + self.second(x))
+
+
+def plain_branch(channels: int, outputs: int) -> nn.Sequential:
+    """Four linear layers, the second and the third with a ReLU, a norm after the first."""
+    return nn.Sequential(
+        nn.Linear(channels, channels), nn.LayerNorm(channels),
+        nn.Linear(channels, channels), nn.ReLU(inplace=True),
+        nn.Linear(channels, channels), nn.ReLU(inplace=True), nn.Linear(channels, outputs))
 
 
 class AnchorCode(nn.Module):
@@ -137,11 +147,12 @@ def detect(scores: Tensor, boxes: Tensor, cfg: ConfigDict) -> InstanceData:
 class FQDetBBoxHead(BaseModule):
     """Decoder, classes and boxes of the selected anchors; a ``bbox_head`` of ``FQDetRoIHead``.
 
-    With the defaults 67,584 parameters of the anchor code, 5,753,184 of the decoder, 153,425 and
-    133,636 of the branches.
+    With the defaults 67,584 parameters of the anchor code, 5,753,184 of the decoder, 153,425 of the
+    classes' branch and 133,636 of the boxes'; plain branches have 20,817 and 198,916. All start as
+    torch starts linear layers: a class is as likely as not.
 
     Args:
-        bbox_coder: config of the coder between anchors and boxes.
+        bbox_coder: config of the coder between anchors and boxes, mmdet's ``DeltaXYWHBBoxCoder``.
         loss_cls, loss_bbox: configs of the losses. Both are sums divided by the number of matched
             queries.
         num_classes: ``K``.
@@ -150,9 +161,10 @@ class FQDetBBoxHead(BaseModule):
         num_layers: of the decoder.
         ffn_channels: of its feed-forward layers.
         anchor_code: tell the attentions where the anchors are.
-        class_branch: ``'residual'`` as the boxes', or ``'plain'``, one layer between.
+        branches: ``'residual'``, two layers and an output for classes and for boxes, the second
+            around a shortcut; or ``'plain'`` as FQDetV2's, one layer for classes, four for boxes.
         soft_labels: class targets are the overlaps of predicted and true boxes, as
-            ``QualityFocalLoss`` takes them, and no object is no class; otherwise it is one.
+            ``QualityFocalLoss`` takes them, 1 for no object.
         reg_decoded_bbox: ``loss_bbox`` compares boxes, not deltas.
 
     Raises:
@@ -170,7 +182,7 @@ class FQDetBBoxHead(BaseModule):
                  num_layers: int = 6,
                  ffn_channels: int = 1024,
                  anchor_code: bool = True,
-                 class_branch: str = 'residual',
+                 branches: str = 'residual',
                  soft_labels: bool = False,
                  reg_decoded_bbox: bool = False,
                  init_cfg: dict | None = None) -> None:
@@ -179,9 +191,8 @@ class FQDetBBoxHead(BaseModule):
                             ('ffn_channels', ffn_channels)):
             if value < 1:
                 raise ValueError(f'FQDetBBoxHead.{name} must be at least 1, got {value!r}')
-        if class_branch not in CLASS_BRANCHES:
-            raise ValueError(f'FQDetBBoxHead.class_branch must be one of {CLASS_BRANCHES}, got '
-                             f'{class_branch!r}')
+        if branches not in BRANCHES:
+            raise ValueError(f'FQDetBBoxHead.branches must be one of {BRANCHES}, got {branches!r}')
         self.num_classes, self.strides = num_classes, tuple(strides)
         self.soft_labels, self.reg_decoded_bbox = soft_labels, reg_decoded_bbox
         self.bbox_coder = TASK_UTILS.build(bbox_coder)
@@ -195,15 +206,13 @@ class FQDetBBoxHead(BaseModule):
             ffn_cfgs=dict(type='FFN', embed_dims=in_channels, feedforward_channels=ffn_channels),
             operation_order=('norm', 'cross_attn', 'norm', 'self_attn', 'norm', 'ffn'),
             batch_first=True) for _ in range(num_layers))
-        outputs = num_classes + (not soft_labels)
-        if class_branch == 'residual':
+        outputs = num_classes + 1  # no object is a class of its own, with both kinds of labels
+        if branches == 'residual':
             self.classify = ResidualBranch(in_channels, outputs)
-            last = self.classify.last
+            self.regress = ResidualBranch(in_channels, 4)
         else:
-            self.classify = two_layers(in_channels, in_channels, outputs)
-            last = self.classify[-1]
-        nn.init.constant_(last.bias[:num_classes], bias_init_with_prob(0.01))
-        self.regress = ResidualBranch(in_channels, 4)
+            self.classify = nn.Linear(in_channels, outputs)
+            self.regress = plain_branch(in_channels, 4)
 
     def forward(self, x: Sequence[Tensor], proposals: InstanceList, metas: list[dict]) -> Decoded:
         """Decode the proposals of ``FQDetSelector``.
@@ -232,6 +241,10 @@ class FQDetBBoxHead(BaseModule):
         return Decoded(queries, at_least_float32(self.classify(queries)),
                        at_least_float32(self.regress(queries)), anchors)
 
+    def boxes(self, anchors: Tensor, deltas: Tensor) -> Tensor:
+        """Boxes ``[N, 4]`` of anchors and deltas; they may reach beyond the image."""
+        return self.bbox_coder.decode(anchors, deltas, wh_ratio_clip=SIDE_CHANGE)
+
     def loss(self, found: Decoded, matched: Tensor, gt_instances: InstanceList
              ) -> tuple[dict[str, Tensor], list[Matched], Tensor]:
         """Losses of classes and boxes.
@@ -254,12 +267,12 @@ class FQDetBBoxHead(BaseModule):
         labels = torch.cat([gt.labels for gt in gt_instances])[truth]
         boxes = torch.cat([gt.bboxes for gt in gt_instances]).to(found.anchors)[truth]
         anchors, deltas = found.anchors[image, query], found.deltas[image, query]
-        predicted = self.bbox_coder.decode(anchors, deltas)
+        predicted = self.boxes(anchors, deltas)
         target = torch.full_like(matched, self.num_classes)
         target[image, query] = labels
         target = target.flatten()
         if self.soft_labels:
-            quality = torch.zeros_like(found.deltas[..., 0])
+            quality = torch.ones_like(found.deltas[..., 0])
             quality[image, query] = bbox_overlaps(
                 predicted.detach(), boxes, is_aligned=True).clamp(min=0)
             target = target, quality.flatten()
@@ -273,10 +286,11 @@ class FQDetBBoxHead(BaseModule):
             query.split(own), objects.split(own), labels.split(own),
             predicted.detach().split(own), strict=True)], factor
 
-    def predict(self, found: Decoded, metas: list[dict], cfg: ConfigDict) -> InstanceList:
-        """Detections of each image, in pixels of the input and within it; see :func:`detect`."""
+    def predict(self, found: Decoded, cfg: ConfigDict) -> InstanceList:
+        """Detections of each image, in pixels of the input, not cut at its frame.
+
+        See :func:`detect`.
+        """
         scores = found.logits[..., :self.num_classes].sigmoid()
-        return [detect(score, self.bbox_coder.decode(
-            anchors, deltas, max_shape=meta['img_shape'][:2]), cfg)
-            for score, anchors, deltas, meta in zip(
-                scores, found.anchors, found.deltas, metas, strict=True)]
+        return [detect(score, self.boxes(anchors, deltas), cfg) for score, anchors, deltas in zip(
+            scores, found.anchors, found.deltas, strict=True)]

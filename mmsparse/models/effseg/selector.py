@@ -107,21 +107,22 @@ class FQDetSelector(BaseModule):
         self.transitions = nn.ModuleList(norm_linear(in_channels) for _ in range(kinds))
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features and scores of all locations.
+        """Scores of all anchors.
 
         Args:
             x: ``L`` maps ``[B, C, H, W]``.
 
         Returns:
-            Features ``[B, P, C]`` and logits ``[B, A]``, in the order of the anchors.
+            Features ``[B, P, C]``, those of ``x``, and logits ``[B, A]``, in the order of the
+            anchors.
         """
-        feats, logits = [], []
+        logits = []
         for level in x:
             level = self.first(level)
             level = level + self.block(level)
-            feats.append(level.flatten(2).transpose(1, 2))
             logits.append(self.scores(level).permute(0, 2, 3, 1).flatten(1))
-        return torch.cat(feats, 1), torch.cat(logits, 1)
+        # "the selected feature becomes the query" (sec. 3): the map's, not the one that is scored
+        return torch.cat([level.flatten(2).transpose(1, 2) for level in x], 1), torch.cat(logits, 1)
 
     def select(self, feats: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The anchors of the best scores and their queries.

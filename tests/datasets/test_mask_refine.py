@@ -235,6 +235,32 @@ def test_a_smaller_coarse_mask_is_resized_and_cut(tmp_path):
     assert np.array_equal(mask, soft)
 
 
+@pytest.mark.parametrize(('old', 'new'), [(700, 224), (640, 300), (100, 333), (57, 400)])
+@pytest.mark.parametrize('turn', [lambda x: x, np.fliplr, np.transpose])
+def test_a_resized_mask_stays_on_its_edge(tmp_path, old, new, turn):
+    """In the mean over edges anywhere to a tenth of a pixel: hard masks round each of them."""
+    edges = np.arange(old // 4, 3 * old // 4)
+    mask = np.where(np.arange(old) < edges[:, None], 255, 0).astype(np.uint8)
+    image = turn(np.zeros((len(edges), new), np.uint8))
+    found = turn(LoadMasks(resize_coarse=True)(dict(
+        img=image, img_path='i', coarse_mask_path=write(tmp_path / 'm.png', turn(mask)))
+    )['coarse_mask'])
+    assert (np.diff(found.astype(int), axis=1) <= 0).all() and set(np.unique(found)) == {0, 255}
+    errors = (found > 0).sum(1) - edges * new / old
+    assert abs(errors.mean()) < 0.1 and np.abs(errors).max() < 0.51
+
+
+def test_a_shrunk_mask_is_smoothed(tmp_path):
+    """One pixel in eight is an eighth of the object, not what the sampling happens to hit."""
+    stripes = np.zeros((160, 240), np.uint8)
+    stripes[:, 4::8] = 255
+    for shift in range(8):
+        path = write(tmp_path / 'm.png', np.roll(stripes, shift, 1))
+        mask = LoadMasks(resize_coarse=True)(dict(
+            img=np.zeros((20, 30, 3), np.uint8), img_path='i', coarse_mask_path=path))
+        assert not mask['coarse_mask'].any()
+
+
 def test_what_is_no_mask_is_refused(tmp_path):
     with pytest.raises(ValueError, match='gt_mask.png holds only 0 and 1'):
         LoadMasks()(sample(tmp_path, gt_mask=np.eye(20, 30, dtype=np.uint8)))
@@ -266,21 +292,32 @@ def placed(height, width):
 
 
 @pytest.mark.parametrize('size', [(90, 100), (32, 100), (20, 100), (90, 9), (5, 6)])
-def test_the_crop_takes_one_window_and_pads_right_and_below(size):
+def test_the_crop_takes_one_window_and_pads_on_all_sides(size):
+    """Where the image is shorter than the square, all of it is there, anywhere in the square."""
     whole, corners = placed(*size), set()
-    for _ in range(40):
+    for _ in range(60):
         found = RandomMaskCrop(32)(placed(*size))
-        top, left = (int(v) - 1 for v in found['img'][0, 0, :2])
+        y, x = (found['img'][..., c] for c in (0, 1))
+        (row, column), *_ = np.argwhere(y > 0)
+        top, left = int(y[row, column]) - 1 - row, int(x[row, column]) - 1 - column
         corners.add((top, left))
-        height, width = min(32, size[0]), min(32, size[1])
         for key in ('img', 'gt_mask', 'coarse_mask'):
-            expected = np.zeros((32, 32, *whole[key].shape[2:]), np.uint8)
-            expected[:height, :width] = whole[key][top:top + height, left:left + width]
-            assert np.array_equal(found[key], expected)
+            around = np.pad(whole[key], [(32, 32)] * 2 + [(0, 0)] * (whole[key].ndim - 2))
+            expected = around[32 + top:64 + top, 32 + left:64 + left]
+            assert np.array_equal(found[key], expected) and found[key].dtype == np.uint8
         assert found['img_shape'] == (32, 32)
     for side, places in zip(size, zip(*corners, strict=True), strict=True):
-        assert min(places) >= 0 and max(places) <= max(0, side - 32)
-        assert len(set(places)) > 15 if side > 32 else set(places) == {0}
+        assert min(0, side - 32) <= min(places) and max(places) <= max(0, side - 32)
+        assert len(set(places)) > min(abs(side - 32), 15) / 2
+
+
+def test_every_place_of_the_crop_is_equally_likely():
+    """A small image on all sides of the square: 5 x 4 places, 2,000 draws, 100 +- 10 each."""
+    counts = np.zeros((5, 4))
+    for _ in range(2000):
+        found = RandomMaskCrop(8)(dict(img=np.ones((4, 5, 3), np.uint8)))['img']
+        counts[tuple(np.argwhere(found[..., 0])[0])] += 1
+    assert counts.min() > 50 and counts.max() < 160
 
 
 def test_the_stock_flip_flips_every_mask():
@@ -326,6 +363,7 @@ def test_jitter_changes_the_order(monkeypatch):
 
 @pytest.mark.parametrize(('build', 'message'), [
     (lambda: ColorJitter(brightness=2, contrast=0, saturation=0), r'brightness must .* got 2'),
+    (lambda: RandomMaskCrop(0), 'size must be at least 1, got 0'),
     (lambda: PerturbMaskBoundary(iou_range=(0.9, 0.8)), r'iou_range .* got \(0.9, 0.8\)'),
     (lambda: PerturbMaskBoundary(iou_range=(0.9, 1.1)), 'iou_range'),
     (lambda: PerturbMaskBoundary(cut=255), 'cut must be from 0 to 254, got 255'),

@@ -2,9 +2,12 @@
 
 Source: CRM (CVPR 2022); the perturbation of masks is that of CascadePSP (CVPR 2020). Masks are
 uint8 ``[H, W]`` from 0 to 255 and listed in ``seg_fields``, so that stock transforms flip and crop
-them with the image. Letters: ``H, W`` size, ``P`` points of a contour.
+them with the image (stock resizing takes OpenCV's nearest neighbors, which shifts them by up to half
+a pixel). Letters: ``H, W`` size, ``P`` points of a contour.
 """
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import mmcv
@@ -13,7 +16,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
 from mmengine.structures import PixelData
-from mmseg.datasets.transforms import PackSegInputs, RandomCrop
+from mmseg.datasets.transforms import PackSegInputs
 
 from mmsparse.registry import TRANSFORMS
 
@@ -59,7 +62,9 @@ class LoadMasks(BaseTransform):
                     raise ValueError(
                         f'LoadMasks: mask {path} of {mask.shape[1]}x{mask.shape[0]} does not fit '
                         f'image {results["img_path"]} of {width}x{height} pixels')
-                mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_CUBIC)
+                # Pillow's smooths what it shrinks; OpenCV's cubic does not
+                mask = mmcv.imresize(mask, (width, height), interpolation='bicubic',
+                                     backend='pillow')
                 mask = np.where(mask > 127, 255, 0).astype(np.uint8)
             results[name] = mask
             results.setdefault('seg_fields', []).append(name)
@@ -70,21 +75,52 @@ class LoadMasks(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class RandomMaskCrop(RandomCrop):
-    """Crop a square at a random place; image and masks that are smaller get zeros right and below.
+class RandomMaskCrop(BaseTransform):
+    """Crop a square at a random place; what lies beyond the image is black and background.
 
-    mmseg's ``RandomCrop`` leaves small images small, and mmcv's ``Pad`` pads no masks.
+    Along a side that is shorter than the square, the square holds all of the image, at a random
+    place with zeros on both sides, as in CRM's (CVPR 2022) released training. mmseg's
+    ``RandomCrop`` leaves small images small, and mmcv's ``Pad`` pads no masks.
 
     Args:
         size: side of the square in pixels.
+
+    Raises:
+        ValueError: the side is not positive.
     """
 
     def __init__(self, size: int) -> None:
-        super().__init__(crop_size=size)
+        if size < 1:
+            raise ValueError(f'RandomMaskCrop.size must be at least 1, got {size!r}')
+        self.size = size
 
-    def crop(self, img: np.ndarray, crop_bbox: tuple[int, int, int, int]) -> np.ndarray:
-        """Cut ``(top, bottom, left, right)`` out of the image or a mask, and pad."""
-        return mmcv.impad(super().crop(img, crop_bbox), shape=self.crop_size, pad_val=0)
+    def transform(self, results: dict) -> dict:
+        """Crop ``img`` and all of ``seg_fields``."""
+        place = [draw_offset(length, self.size) for length in results['img'].shape[:2]]
+        for key in ('img', *results.get('seg_fields', ())):
+            results[key] = crop_square(results[key], place, self.size)
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(size={self.size})'
+
+
+def draw_offset(length: int, size: int) -> int:
+    """Where a window of ``size`` pixels begins on an axis of ``length``, negative if it is longer.
+
+    All places are equally likely where the longer of the two holds all of the shorter.
+    """
+    return np.random.randint(min(length - size, 0), max(length - size, 0) + 1)
+
+
+def crop_square(array: np.ndarray, place: Sequence[int], size: int) -> np.ndarray:
+    """Cut ``size`` x ``size`` pixels at ``(top, left)`` out of ``[H, W, ...]``, zeros beyond it."""
+    found = np.zeros((size, size, *array.shape[2:]), array.dtype)
+    part = array[tuple(slice(max(p, 0), p + size) for p in place)]
+    top, left = (max(-p, 0) for p in place)
+    found[top:top + part.shape[0], left:left + part.shape[1]] = part
+    return found
 
 
 @TRANSFORMS.register_module()

@@ -1,68 +1,88 @@
-"""The converter of CRM on synthetic checkpoints with the authors' names."""
-import subprocess
+"""The converter of CRM on a file as the authors' code writes it."""
+import runpy
 import sys
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 
-CRM = 'configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'
+from tests import authors
 
-
-def authors_crm(root):
-    """Our CRM and its weights as the authors' file names and orders them, an unused stage too."""
-    cfg = Config.fromfile(root / CRM)
-    init_default_scope(cfg.default_scope)
-    net = MODELS.build(cfg.model)
-    for value in net.state_dict().values():
-        if value.is_floating_point():
-            value.normal_()
-    theirs = {}
-    for key, value in net.state_dict().items():
-        part, rest = key.split('.', 1)
-        if part == 'backbone':
-            theirs[f'module.feats.{rest}'] = value
-        elif part == 'head':
-            number, entry = rest.split('.')[1:]
-            theirs[f'module.imnet.layers.{2 * int(number)}.{entry}'] = value
-    theirs['module.feats.layer4.0.conv1.weight'] = torch.zeros(512, 1024, 1, 1)
-    for place in ('branches.2', 'branches.0', 'branches.1', 'blend'):  # any order
-        for key, value in net.state_dict().items():
-            if key.startswith(f'neck.{place}.'):
-                number, entry = key.removeprefix(f'neck.{place}.').split('.')
-                theirs[f'module.aspp_{place.replace(".", "")}_{number}.{entry}'] = value
-    return net, theirs
+CONFIG = 'configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'
 
 
-def convert_crm(root, tmp_path, state):
-    torch.save(state, tmp_path / 'theirs.pth')
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', str(root / 'tools/model_converters/crm.py'),
-         str(tmp_path / 'theirs.pth'), str(root / CRM), str(tmp_path / 'ours.pth'), '--force'],
-        capture_output=True, text=True)
+@pytest.fixture
+def convert(root, tmp_path, monkeypatch):
+    """Run the command in this process on a state dict; our state dict comes back."""
+    def command(state, config=CONFIG):
+        torch.save(state, tmp_path / 'theirs.pth')
+        script = root / 'tools' / 'model_converters' / 'crm.py'
+        monkeypatch.syspath_prepend(script.parent)
+        monkeypatch.setattr(sys, 'argv', [str(script), str(tmp_path / 'theirs.pth'),
+                                          str(root / config), str(tmp_path / 'ours.pth')])
+        runpy.run_path(str(script), run_name='__main__')
+        return torch.load(tmp_path / 'ours.pth', map_location='cpu')['state_dict']
+    return command
 
 
-def test_crm(root, tmp_path):
-    net, theirs = authors_crm(root)
-    done = convert_crm(root, tmp_path, theirs)
-    assert done.returncode == 0, done.stderr
-    found = torch.load(tmp_path / 'ours.pth', map_location='cpu')['state_dict']
-    assert found.keys() == net.state_dict().keys()
-    for key, value in net.state_dict().items():
-        assert torch.equal(found[key], value), key
+@pytest.fixture(scope='module')
+def theirs():
+    """All entries under their true names and in their true order."""
+    return authors.state('crm_resnet50')
+
+
+# Where each module of the fusion and of the implicit function goes; three branches, two norms each.
+PLACES = {
+    'aspp_.aspp1_128.atrous_conv': 'neck.branches.0.0', 'aspp_.aspp1_128.bn': 'neck.branches.0.1',
+    'aspp_.aspp1_256.atrous_conv': 'neck.branches.1.0', 'aspp_.aspp1_256.bn': 'neck.branches.1.1',
+    'aspp_.aspp1_1024.atrous_conv': 'neck.branches.2.0', 'aspp_.aspp1_1024.bn': 'neck.branches.2.1',
+    'aspp_.bn1_128': 'neck.branches.0.3', 'aspp_.bn1_256': 'neck.branches.1.3',
+    'aspp_.bn1_1024': 'neck.branches.2.3',
+    'aspp_.last_conv.0': 'neck.blend.0', 'aspp_.last_conv.1': 'neck.blend.1',
+    'imnet.layers.0': 'head.layers.0', 'imnet.layers.2': 'head.layers.1',
+    'imnet.layers.4': 'head.layers.2', 'imnet.layers.6': 'head.layers.3',
+    'imnet.layers.8': 'head.layers.4'}
+
+
+@pytest.mark.parametrize('change', [
+    lambda s: s,
+    lambda s: {f'module.{key}': value for key, value in s.items()},
+    lambda s: dict(reversed(s.items()))], ids=['as saved', 'data parallel', 'any order'])
+def test_every_entry_goes_by_its_name(convert, theirs, change):
+    expected = {}
+    for key, value in theirs.items():
+        module, entry = key.rsplit('.', 1)
+        if module in PLACES:
+            expected[f'{PLACES[module]}.{entry}'] = value
+        elif not key.startswith('feats.layer4.'):
+            expected['backbone.' + key.removeprefix('feats.')] = value
+    assert len(theirs) == 367 and len(expected) == 367 - 60
+    found = convert(change(theirs))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
 @pytest.mark.parametrize(('change', 'message'), [
     (lambda s: s.pop('imnet.layers.4.bias'), 'lacks 1 entries, the first is head.layers.2.bias'),
-    (lambda s: s.update(extra=torch.zeros(1)), "extra is not one of CRM's entries"),
-    (lambda s: s.update({'aspp_x.weight': torch.zeros(7, 7, 1, 1)}), 'has no place in the fusion'),
-    (lambda s: s.update({'imnet.layers.0.weight': torch.zeros(32, 260)}),
-     '1 entries have other shapes, the first is head.layers.0.weight')])
-def test_crm_misfits(root, tmp_path, change, message):
-    _, theirs = authors_crm(root)
-    theirs = {key.removeprefix('module.'): value for key, value in theirs.items()}
-    change(theirs)
-    done = convert_crm(root, tmp_path, theirs)
-    assert done.returncode == 1 and message in done.stderr, done.stderr
+    (lambda s: s.pop('aspp_.bn1_256.weight'),
+     'lacks 1 entries, the first is neck.branches.1.3.weight'),
+    (lambda s: s.update(extra=torch.zeros(1)), "extra is not one of CRM's entries: feats"),
+    (lambda s: s.update({'aspp_.aspp2_128.bn.weight': torch.zeros(64)}),
+     "aspp_.aspp2_128.bn.weight is not one of CRM's entries"),
+    (lambda s: s.update({'imnet.layers.1.weight': torch.zeros(32, 32)}),
+     "imnet.layers.1.weight is not one of CRM's entries"),
+    (lambda s: s.update({'aspp_.last_conv.0.bias': torch.zeros(256)}),
+     'has, and the config has not, 1 entries, the first is neck.blend.0.bias'),
+    (lambda s: s.update({'aspp_.aspp1_256.atrous_conv.weight': torch.zeros(64, 128, 1, 1)}),
+     '1 entries have other shapes, the first is neck.branches.1.0.weight')])
+def test_what_does_not_fit_is_named(convert, tmp_path, theirs, change, message):
+    state = dict(theirs)
+    change(state)
+    with pytest.raises(SystemExit, match=message):
+        convert(state)
+    assert not (tmp_path / 'ours.pth').exists()
+
+
+def test_another_config_is_refused(convert, tmp_path, theirs):
+    with pytest.raises(SystemExit, match='2 entries have other shapes, the first is neck.branches'):
+        convert(theirs, CONFIG.replace('r50', 'r50-conv2'))
     assert not (tmp_path / 'ours.pth').exists()

@@ -1,13 +1,11 @@
 """Rename the weights of CRM's authors for a CRM config of this package.
 
 For people who hold the checkpoint (its licence does not allow commercial use); none is distributed
-here. The encoder's unused last stage is dropped. Names inside the fusion are not known here: its
-convolutions are told apart by their shapes, the norms go with the convolution before them.
+here. The encoder's last stage is left out: the authors compute it and do not use it.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from conversion import run
@@ -15,34 +13,14 @@ from conversion import run
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def rename_fusion(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Entries of the fusion under our names.
-
-    Raises:
-        ValueError: a convolution has no place in our fusion.
-    """
-    places = {(64, 64, 1, 1): 'branches.0', (64, 256, 1, 1): 'branches.1',
-              (128, 1024, 1, 1): 'branches.2', (256, 256, 3, 3): 'blend'}
-    renamed: dict[str, Tensor] = {}
-    place, index, modules = None, {}, {}
-    for key, value in state.items():
-        module, entry = key.rsplit('.', 1)
-        if value.ndim == 4:
-            if tuple(value.shape) not in places:
-                raise ValueError(f'{key} of shape {list(value.shape)} has no place in the fusion')
-            place = places[tuple(value.shape)]
-            renamed[f'neck.{place}.0.{entry}'] = value
-            index[place] = 0
-        elif place is None:
-            raise ValueError(f'{key} comes before any convolution')
-        else:
-            if module not in modules:
-                # convolution 0, norm 1, ReLU 2, norm 3
-                modules[module] = f'neck.{place}.{1 + 2 * index[place]}'
-                index[place] += 1
-            renamed[f'{modules[module]}.{entry}'] = value
-    return renamed
+# Modules of the fusion and of the implicit function; what is linear is counted there with the ReLUs.
+MODULES = {'aspp_.last_conv.0': 'neck.blend.0', 'aspp_.last_conv.1': 'neck.blend.1'}
+for i in range(5):
+    MODULES[f'imnet.layers.{2 * i}'] = f'head.layers.{i}'
+for i, name in enumerate(('128', '256', '1024')):  # a branch each: convolution, norm, second norm
+    MODULES |= {f'aspp_.aspp1_{name}.atrous_conv': f'neck.branches.{i}.0',
+                f'aspp_.aspp1_{name}.bn': f'neck.branches.{i}.1',
+                f'aspp_.bn1_{name}': f'neck.branches.{i}.3'}
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -51,18 +29,18 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: an entry is not one of CRM's.
     """
-    renamed, fusion = {}, {}
+    renamed = {}
     for key, value in state.items():
+        module, _, entry = key.rpartition('.')
         if key.startswith('feats.'):
             if not key.startswith('feats.layer4.'):
                 renamed[f'backbone.{key.removeprefix("feats.")}'] = value
-        elif key.startswith('aspp'):
-            fusion[key] = value
-        elif found := re.match(r'imnet\.layers\.([02468])\.(weight|bias)$', key):
-            renamed[f'head.layers.{int(found[1]) // 2}.{found[2]}'] = value
+        elif module in MODULES:
+            renamed[f'{MODULES[module]}.{entry}'] = value
         else:
-            raise ValueError(f"{key} is not one of CRM's entries (feats.*, aspp*, imnet.layers.*)")
-    return renamed | rename_fusion(fusion)
+            raise ValueError(f"{key} is not one of CRM's entries: feats.* and those of "
+                             f'{", ".join(MODULES)}')
+    return renamed
 
 
 if __name__ == '__main__':

@@ -64,6 +64,30 @@ def test_the_recipe():
     assert cfg.train_dataloader.batch_size * 2 == 12 and cfg.train_cfg.max_iters == 15 * 3047
 
 
+@pytest.mark.parametrize(('name', 'sizes', 'runs'), [
+    (PAPER, [(1600, 2048), (2048, 1600)], 4),  # the smallest of BIG
+    (f'{PAPER}_relabelled-voc', [(375, 500), (281, 500), (112, 112), (20, 30)], 4),
+    (PAPER, [(375, 500)], 2)])
+def test_which_scales_run(name, sizes, runs, monkeypatch):
+    """All four on the pictures of either test set, as released, and on every mask that is there."""
+    model, seen = MODELS.build(load(name).model).eval(), []
+
+    def refine_scale(images, p, size, selected):
+        seen.append(size)
+        return p, 1.0
+
+    monkeypatch.setattr(model, 'refine_scale', refine_scale)
+    for height, width in sizes:
+        mask = torch.zeros(1, height, width)
+        mask[:, :height // 2, :width // 2] = 1
+        if name != PAPER:
+            mask[:, 1:] = 0  # a line of less than 1,024 pixels
+        seen.clear()
+        model.refine(torch.zeros(1, 3, height, width, dtype=torch.uint8), mask)
+        assert seen == [tuple(round((n + 64) * scale) for n in (height, width))
+                        for scale in (0.125, 0.25, 0.5, 1.0)[-runs:]]
+
+
 def test_the_sparse_config_has_the_papers_weights():
     dense, sparse = (MODELS.build(load(name).model) for name in (
         PAPER, 'crm_r50-sparse_2xb6-45k_saliency-224x224'))

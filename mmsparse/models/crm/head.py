@@ -77,6 +77,9 @@ class ImplicitPointHead(BaseModule):
     and a query gathers ``D`` values instead of ``C``: 12,800 multiply-accumulates instead of 45,952
     with the defaults, and the same result. 11,617 parameters.
 
+    The layers start as torch's ``nn.Linear`` does, as in the released training: the first answers
+    are near 0, so that no probability is saturated.
+
     Coordinates, offsets and areas are float32 whatever the features are: half precision cannot
     tell the pixels of a large image apart.
 
@@ -88,8 +91,7 @@ class ImplicitPointHead(BaseModule):
 
     def __init__(self, *, in_channels: int = 256, hidden: Sequence[int] = (32, 32, 32, 32),
                  out_channels: int = 1, init_cfg: dict | None = None) -> None:
-        # torch's own would let the signal fade from layer to layer
-        super().__init__(init_cfg or dict(type='Kaiming', layer='Linear'))
+        super().__init__(init_cfg)
         widths = [in_channels + 6, *hidden, out_channels]
         self.in_channels = in_channels
         self.layers = nn.ModuleList(

@@ -31,7 +31,8 @@ def branch(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential
 class CRMFusionNeck(BaseModule):
     """Three branches, resized to one size, joined and blended by a 3x3 convolution.
 
-    With the defaults 742,912 parameters and a map of half the encoder's input.
+    With the defaults 742,912 parameters and a map of half the encoder's input. Its convolutions
+    start with Kaiming's normal initialization, as released: a deviation of sqrt(2 / fan-in).
 
     Args:
         in_channels: of the three fused stages.
@@ -55,7 +56,7 @@ class CRMFusionNeck(BaseModule):
                  channels: int = 256,
                  dropout: float = 0.5,
                  init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg)
+        super().__init__(init_cfg or dict(type='Kaiming', layer='Conv2d', mode='fan_in'))
         if fuse not in FUSED:
             raise ValueError(f'CRMFusionNeck.fuse must be one of {tuple(FUSED)}, got {fuse!r}')
         if len(in_channels) != 3 or len(widths) != 3 or out_level not in range(3):

@@ -160,7 +160,10 @@ def test_stock_test_time_augmentation():
     for inputs, samples in zip(raw['inputs'], raw['data_samples'], strict=True):
         data = model.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
         mean = mean + model.predict(**data)[0].seg_logits.data.softmax(0) / len(views)
-    assert torch.equal(result.pred_sem_seg.data.squeeze(0), mean.argmax(0))
+    best = mean.topk(2, 0).values
+    clear = best[0] - best[1] > 1e-5  # a mean may be summed in another order
+    assert clear.float().mean() > 0.99
+    assert torch.equal(result.pred_sem_seg.data.squeeze(0)[clear], mean.argmax(0)[clear])
 
 
 # ---- training ----------------------------------------------------------------------------

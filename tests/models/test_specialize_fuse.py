@@ -471,7 +471,9 @@ def test_sparse_inference_is_dense_inference(options, size):
     outputs = head(maps)
     expected, found = head.fuse_levels(outputs), head.fuse_active(maps)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(found.argmax(1), expected.argmax(1))
+    best = expected.topk(2, 1).values
+    clear = best[:, 0] - best[:, 1] > 1e-4
+    assert torch.equal(found.argmax(1)[clear], expected.argmax(1)[clear])
     positive = [is_unity(u, 0.5) for u in outputs[1]]
     done = done_cells(positive, head.ratios, [s.shape[2:] for s in outputs[0][1:]])
     for stride, cells in zip(head.strides[1:], done, strict=True):
@@ -601,7 +603,10 @@ def test_test_time_augmentation_averages_probabilities():
     results = [model.test_step(data) for data in images]
     merged, = SegTTAModel(module=model).merge_preds([[r[0] for r in results]])
     mean = sum(r[0].seg_logits.data.softmax(0) for r in results) / 2
-    assert torch.equal(merged.pred_sem_seg.data[0], mean.argmax(0))
+    best = mean.topk(2, 0).values
+    clear = best[0] - best[1] > 1e-5
+    assert clear.float().mean() > 0.99
+    assert torch.equal(merged.pred_sem_seg.data[0][clear], mean.argmax(0)[clear])
 
 
 def test_it_learns_two_images_by_heart():

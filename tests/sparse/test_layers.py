@@ -117,4 +117,5 @@ def test_channels_filled_with_zeros_change_nothing(channels):
     assert x.features.shape[1] == weight.shape[3] == -(-channels // 8) * 8
     wide = SubMConv2d(weight.shape[3], 5, level=0)
     wide.weight = torch.nn.Parameter(weight.detach())
-    assert torch.equal(wide(x).features, conv(pixels.to_spconv()).features)
+    # matrix products with another number of columns may round otherwise
+    torch.testing.assert_close(wide(x).features, conv(pixels.to_spconv()).features)

@@ -8,7 +8,7 @@ pyramid = dict(
         type='mmsparse.SwiftNetPyramidBackbone',
         levels=2,
         per_level_norm=False,
-        encoder=single.backbone),
+        encoder=dict(single.backbone, tap='post')),
     neck=dict(
         type='mmsparse.PyramidFusionNeck',
         levels=2,

@@ -53,7 +53,10 @@ def test_totals(root, name):
 @pytest.mark.parametrize(('name', 'parameters', 'macs'), [
     (f'swiftnet-ss_r34_{CITYSCAPES}', 21_905_231, 180.88),
     (f'swiftnet-ss_r50_{CITYSCAPES}', 24_502_991, 204.63),
-    (f'swiftnet-pyr2-cvpr_r18_{CITYSCAPES}', 12_897_344, 145.94)])
+    (f'swiftnet-pyr2-cvpr_r18_{CITYSCAPES}', 12_897_344, 145.94),
+    # a level, 1/16 of the first's 75.8 + 18.12, and one blend of 16 x 32 pixels more
+    (f'swiftnet-pyr3-cvpr_r18_{CITYSCAPES}', 13_045_056, 151.88),
+    (f'swiftnet-ss-2020_r50_{CITYSCAPES}', 24_502_991, 204.63)])
 def test_totals_known_to_hundredths(root, name, parameters, macs):
     found = complexity(config(root, name), (1024, 2048))
     assert found['parameters'] == parameters and round(found['MACs'] / 1e9, 2) == macs

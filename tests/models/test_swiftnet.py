@@ -237,6 +237,27 @@ def test_levels_are_the_encoder_on_smaller_images_with_their_own_norms():
             torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(('height', 'width', 'levels'), [(90, 122, 2), (124, 252, 3)])
+def test_levels_rounded_up_and_down_are_the_same_where_nothing_is_rounded(height, width, levels):
+    up, down = (SwiftNetPyramidBackbone(encoder=RESNET18, levels=levels, rounding=rounding)
+                for rounding in ('ceil', 'floor'))
+    x = torch.randn(1, 3, height, width, dtype=torch.float64)
+    for number in range(levels):
+        torch.testing.assert_close(down.level(x, number), up.level(x, number))
+
+
+def test_levels_rounded_down_have_pixels_a_whole_step_apart():
+    """A ramp stays a ramp: its pixels lie at 4 i + 1.5, whatever the width."""
+    net = SwiftNetPyramidBackbone(encoder=RESNET18, levels=3, rounding='floor')
+    ramp = torch.arange(126, dtype=torch.float64).expand(1, 3, 126, 126)
+    found = net.level(ramp, 2)
+    assert found.shape == (1, 3, 31, 31) and net.level(ramp, 1).shape == (1, 3, 63, 63)
+    torch.testing.assert_close(found[0, 0, 0, 1:-1], 4 * torch.arange(1, 30).double() + 1.5)
+    with pytest.raises(ValueError, match='image of 90 x 121: those of level 1 are too small. Pad '
+                       "it to multiples of 4, or set rounding='ceil'"):
+        net(torch.zeros(1, 3, 90, 121))
+
+
 @pytest.mark.parametrize('encoder', [RESNET18, dict(type='MobileNetV2')])
 def test_checkpoints_with_one_set_of_norms_serve_every_level(encoder):
     torch.manual_seed(0)
@@ -296,8 +317,8 @@ def test_the_pyramid_can_be_copied_and_cast():
 
 
 def test_the_pyramid_refuses():
-    for options in (dict(levels=4), dict(subsample='area')):
-        with pytest.raises(ValueError, match='got (4|.area.)'):
+    for options in (dict(levels=4), dict(subsample='area'), dict(rounding='up')):
+        with pytest.raises(ValueError, match='got (4|.area.|.up.)'):
             SwiftNetPyramidBackbone(encoder=RESNET18, **options)
     with pytest.raises(ValueError, match="bottleneck must be one of .* got 'conv5'"):
         PyramidFusionNeck(in_channels=TAPS, bottleneck='conv5')

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from mmengine.config import ConfigDict
+    from torch import Tensor, nn
 
     State = dict[str, Tensor]
 
@@ -38,7 +39,10 @@ def misfits(wanted: State, found: State) -> list[str]:
 
 
 def run(description: str, config: str, convert: Callable[[State], State],
-        advice: Callable[[State, State], list[str]] = lambda wanted, found: []) -> None:
+        advice: Callable[[State, State], list[str]] = lambda wanted, found: [],
+        settings: Callable[[State, nn.Module, ConfigDict], list[str]] = lambda *_: [],
+        preset: Callable[[State], str] | None = None,
+        parts: tuple[str, ...] = ('',)) -> None:
     """The command: ``checkpoint config out [--force]``.
 
     Args:
@@ -47,6 +51,10 @@ def run(description: str, config: str, convert: Callable[[State], State],
         convert: the authors' state dict, without ``module.``, to ours; a ``ValueError`` says what
             is not theirs.
         advice: what does not fit, in terms of the config's settings.
+        settings: what no entry shows but would make another function of them, given the authors'
+            state dict, the config's model (without memory) and its options.
+        preset: which config the authors' state dict is of, to end a refusal.
+        parts: what the names of those of our entries begin with that the authors' file holds.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,16 +76,21 @@ def run(description: str, config: str, convert: Callable[[State], State],
     import mmsparse  # noqa: F401  checkpoints are read safely
 
     state = torch.load(args.checkpoint, map_location='cpu')
-    state = state.get('state_dict', state)
+    state = {key.removeprefix('module.'): value
+             for key, value in state.get('state_dict', state).items()}
     try:
-        found = convert({key.removeprefix('module.'): value for key, value in state.items()})
+        found = convert(state)
     except ValueError as error:
         stop(f'{args.checkpoint}: {error}')
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
-        wanted = MODELS.build(cfg.model).state_dict()
-    problems = advice(wanted, found) + misfits(wanted, found)
+        model = MODELS.build(cfg.model)
+    wanted = {key: value for key, value in model.state_dict().items() if key.startswith(parts)}
+    problems = (advice(wanted, found) + misfits(wanted, found)
+                or settings(state, model, cfg.model))
+    if problems and preset:
+        problems.append(preset(state))
     if problems:
         stop(f'{args.checkpoint} does not fit {args.config}:\n  ' + '\n  '.join(problems))
     args.out.parent.mkdir(parents=True, exist_ok=True)

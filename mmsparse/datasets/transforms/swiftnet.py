@@ -17,6 +17,8 @@ from mmseg.datasets.transforms import PackSegInputs
 
 from mmsparse.registry import TRANSFORMS
 
+from .resizing import resize_image, resize_labels
+
 
 @TRANSFORMS.register_module()
 class RandomSquareCropAndScale(BaseTransform):
@@ -25,7 +27,7 @@ class RandomSquareCropAndScale(BaseTransform):
     The side is ``int(size * s)`` with ``s`` uniform in ``ratio_range``: zooming in and out are not
     equally likely as with a random resize, the mean zoom at (0.5, 2) is 0.92. Where the side
     exceeds the image, the image is first padded to the right and below. The image is resized by
-    bicubic interpolation, label maps by nearest neighbor.
+    bicubic interpolation, antialiased; label maps by nearest neighbor, without a shift.
 
     Args:
         size: of the result in pixels.
@@ -53,19 +55,19 @@ class RandomSquareCropAndScale(BaseTransform):
         """Replace ``img`` and every map in ``seg_fields``."""
         height, width = results['img'].shape[:2]
         side = max(1, int(self.size * np.random.uniform(*self.ratio_range)))
-        top = np.random.randint(max(height - side, 0) + 1)
         left = np.random.randint(max(width - side, 0) + 1)
+        top = np.random.randint(max(height - side, 0) + 1)
         shape = max(height, side), max(width, side)
 
-        def crop(array: np.ndarray, pad_val: Sequence[float] | int, mode: str) -> np.ndarray:
+        def crop(array: np.ndarray, pad_val: Sequence[float] | int) -> np.ndarray:
             array = mmcv.impad(array, shape=shape, pad_val=pad_val)
-            array = array[top:top + side, left:left + side]
-            return mmcv.imresize(array, (self.size, self.size), interpolation=mode)
+            return array[top:top + side, left:left + side]
 
-        results['img'] = crop(results['img'], self.pad_val, 'bicubic')
+        size = self.size, self.size
+        results['img'] = resize_image(crop(results['img'], self.pad_val), size)
         for key in results.get('seg_fields', []):
-            results[key] = crop(results[key], self.seg_pad_val, 'nearest')
-        results['img_shape'] = results['pad_shape'] = (self.size, self.size)
+            results[key] = resize_labels(crop(results[key], self.seg_pad_val), size)
+        results['img_shape'] = results['pad_shape'] = size
         return results
 
     def __repr__(self) -> str:

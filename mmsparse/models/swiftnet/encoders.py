@@ -22,22 +22,24 @@ from mmsparse.registry import MODELS
 
 TAPS = ('pre', 'post')
 SUBSAMPLES = ('bicubic', 'bilinear')
+ROUNDINGS = ('ceil', 'floor')
 # Parts of a ResNet in the order in which Table 3 of the supplement adds their pretraining.
 PARTS = {'stem': ('conv1.', 'bn1.'), 'rb1': ('layer1.',), 'rb2': ('layer2.',),
          'rb3': ('layer3.',), 'rb4': ('layer4.',)}
 
 
-def residual_sum(block: nn.Module, x: Tensor) -> Tensor:
+def residual_sum(block: nn.Module, x: Tensor, relu_before_sum: bool = False) -> Tensor:
     """What a residual block of mmseg's ResNet puts into its last ReLU.
 
     Args:
         block: a ``BasicBlock`` or ``Bottleneck`` without plugins.
         x: ``[B, C, H, W]``, left as it is.
+        relu_before_sum: apply a ReLU to the block's branch before the shortcut is added.
     """
     out, count = x, 3 if hasattr(block, 'conv3') else 2
     for i in range(1, count + 1):
         out = getattr(block, f'norm{i}')(getattr(block, f'conv{i}')(out))
-        if i < count:
+        if i < count or relu_before_sum:
             out = block.relu(out)
     return out + (x if block.downsample is None else block.downsample(x))
 
@@ -53,7 +55,9 @@ class SwiftNetResNet(ResNet):
     Args:
         depth: 18, 34, 50, 101 or 152.
         tap: ``'pre'`` (default, the paper) or ``'post'``: the stages give what follows the ReLU, as
-            the authors' released single-scale models do, whose in-place ReLU overwrote the sum.
+            all released models but the pyramid of 2020 do: their in-place ReLU overwrote the sum.
+        relu_before_sum: every block applies a ReLU to its branch before it adds the shortcut. Not
+            torchvision's block, but that of the authors' ResNet-50.
         pretrained_parts: with pretrained weights, the parts that keep them, of ``'stem'``,
             ``'rb1'`` to ``'rb4'``; the others are initialized as without pretraining (supplement
             Table 3). ``None`` (default) keeps all.
@@ -63,7 +67,7 @@ class SwiftNetResNet(ResNet):
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, depth: int, *, tap: str = 'pre',
+    def __init__(self, depth: int, *, tap: str = 'pre', relu_before_sum: bool = False,
                  pretrained_parts: Sequence[str] | None = None, **kwargs) -> None:
         if tap not in TAPS:
             raise ValueError(f'SwiftNetResNet.tap must be one of {TAPS}, got {tap!r}')
@@ -76,6 +80,7 @@ class SwiftNetResNet(ResNet):
                 raise ValueError(f'SwiftNetResNet does not support {name}, got {kwargs[name]!r}')
         super().__init__(depth, **kwargs)
         self.tap = tap
+        self.relu_before_sum = relu_before_sum
         self.pretrained_parts = pretrained_parts
 
     def init_weights(self) -> None:
@@ -103,14 +108,13 @@ class SwiftNetResNet(ResNet):
         x = self.maxpool(x)
         taps = []
         for i, name in enumerate(self.res_layers):
-            *blocks, last = getattr(self, name)
-            for block in blocks:
-                x = block(x)
-            if last.with_cp and x.requires_grad:
-                tap = checkpoint(partial(residual_sum, last), x, use_reentrant=False)
-            else:
-                tap = residual_sum(last, x)
-            x = F.relu(tap)
+            for block in getattr(self, name):
+                branch = partial(residual_sum, block, relu_before_sum=self.relu_before_sum)
+                if block.with_cp and x.requires_grad:
+                    tap = checkpoint(branch, x, use_reentrant=False)
+                else:
+                    tap = branch(x)
+                x = F.relu(tap)
             if i in self.out_indices:
                 taps.append(tap if self.tap == 'pre' else x)
         return tuple(taps)
@@ -133,10 +137,9 @@ def view_with(module: nn.Module, others: dict[str, nn.Module], name: str = '') -
 class SwiftNetPyramidBackbone(BaseModule):
     """One encoder on an image pyramid: all levels share the convolutions.
 
-    Level ``l`` sees the input resized directly to ``1 / 2^l``, rounded up, so that any image size
-    works. With norms per level (the authors' 2020 release) every level has batch norms of its own,
-    but for those on shortcuts. A checkpoint of the encoder alone, or one with a single set of
-    norms, initializes the norms of every level.
+    Level ``l`` sees the input resized directly to ``1 / 2^l``. With norms per level (the authors'
+    2020 release) every level has batch norms of its own, but for those on shortcuts. A checkpoint
+    of the encoder alone, or one with a single set of norms, initializes the norms of every level.
 
     Source: CVPR 2019, sec. 3.3; Orsic and Segvic, "Efficient semantic segmentation with pyramidal
     fusion", Pattern Recognition 2020.
@@ -146,8 +149,15 @@ class SwiftNetPyramidBackbone(BaseModule):
         levels: ``L``, 2 or 3.
         per_level_norm: whether every level has batch norms of its own.
         norm_shortcut: with these, also on the shortcuts (modules named ``downsample``).
+        rounding: ``'ceil'`` (default, the CVPR release): a level's size is rounded up, and any
+            image size works. ``'floor'`` (the 2020 release): it is rounded down, and pixels lie
+            exactly ``2^l`` apart. The same where ``2^(L-1)`` divides the image's height and width.
         subsample: ``'bicubic'`` or ``'bilinear'``, without antialiasing unless ``antialias``.
         antialias: low-pass before subsampling.
+
+    Raises:
+        ValueError: an argument is out of range; at the call with ``rounding='floor'``, taps of
+            equal stride would differ in size.
     """
 
     PRETRAINED_WITH: ClassVar[dict[str, str]] = {'level_norms': 'encoder'}
@@ -158,16 +168,20 @@ class SwiftNetPyramidBackbone(BaseModule):
                  levels: int = 2,
                  per_level_norm: bool = True,
                  norm_shortcut: bool = False,
+                 rounding: str = 'ceil',
                  subsample: str = 'bicubic',
                  antialias: bool = False,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         if levels not in (2, 3):
             raise ValueError(f'SwiftNetPyramidBackbone.levels must be 2 or 3, got {levels!r}')
-        if subsample not in SUBSAMPLES:
-            raise ValueError(f'SwiftNetPyramidBackbone.subsample must be one of {SUBSAMPLES}, got '
-                             f'{subsample!r}')
+        for key, value, allowed in (('rounding', rounding, ROUNDINGS),
+                                    ('subsample', subsample, SUBSAMPLES)):
+            if value not in allowed:
+                raise ValueError(f'SwiftNetPyramidBackbone.{key} must be one of {allowed}, got '
+                                 f'{value!r}')
         self.levels = levels
+        self.rounding = rounding
         self.subsample = subsample
         self.antialias = antialias
         self.encoder = MMSEG_MODELS.build(encoder)
@@ -219,14 +233,27 @@ class SwiftNetPyramidBackbone(BaseModule):
                 if target not in state_dict and source in state_dict:
                     state_dict[target] = state_dict[source].clone()
 
+    def level(self, x: Tensor, number: int) -> Tensor:
+        """What level ``number`` sees: the image ``[B, 3, H, W]`` at ``1 / 2^number``."""
+        if number == 0:
+            return x
+        scale, (height, width) = 2**number, x.shape[2:]
+        if self.rounding == 'ceil':
+            options = dict(size=(-(-height // scale), -(-width // scale)))
+        else:
+            options = dict(scale_factor=1 / scale)
+            # At stride 4 * scale this level's first tap is added to one of the whole image.
+            if any(-(-(n // scale) // 4) != -(-n // (4 * scale)) for n in (height, width)):
+                raise ValueError(
+                    f"SwiftNetPyramidBackbone with rounding='floor' cannot add the taps of an "
+                    f'image of {height} x {width}: those of level {number} are too small. Pad it '
+                    f"to multiples of {2 ** (self.levels - 1)}, or set rounding='ceil'")
+        return F.interpolate(x, mode=self.subsample, align_corners=False, antialias=self.antialias,
+                             **options)
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Taps of all levels, ``4 L`` of them, level by level, fine to coarse within a level."""
-        height, width = x.shape[2:]
         taps: list[Tensor] = []
-        for level, encoder in enumerate(self._views):
-            scale = 2**level
-            size = -(-height // scale), -(-width // scale)
-            image = x if level == 0 else F.interpolate(
-                x, size=size, mode=self.subsample, align_corners=False, antialias=self.antialias)
-            taps.extend(encoder(image))
+        for number, encoder in enumerate(self._views):
+            taps.extend(encoder(self.level(x, number)))
         return tuple(taps)

@@ -42,7 +42,9 @@ class BoundaryAwareLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None,
                 ignore_index: int = 255, **_) -> Tensor:
-        """A scalar, float32; zero with gradients of zero if no pixel counts.
+        """A scalar, float64 for such logits, else float32.
+
+        Zero with gradients of zero if no pixel counts.
 
         Args:
             logits: ``[B, K, H, W]``.
@@ -50,9 +52,11 @@ class BoundaryAwareLoss(nn.Module):
             weight: float ``[B, H, W]``; ``None`` is 1.
             ignore_index: label that does not count.
         """
+        if logits.dtype != torch.float64:
+            logits = logits.float()  # autocast: half floats would lose the sum
         cross_entropy = F.cross_entropy(
-            logits.float(), labels, ignore_index=ignore_index, reduction='none')
-        alpha = (labels != ignore_index).float()
+            logits, labels, ignore_index=ignore_index, reduction='none')
+        alpha = (labels != ignore_index).to(logits.dtype)
         if weight is not None:
             alpha = alpha * weight
         with torch.no_grad():

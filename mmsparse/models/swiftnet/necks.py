@@ -180,6 +180,8 @@ class SwiftNetNeck(BaseModule):
         if len(in_channels) != 4:
             raise ValueError(f'{name}.in_channels must name the channels of four taps, got '
                              f'{in_channels!r}')
+        self.up_mode = up_mode
+        self.spp_grids = tuple(spp_grids)
         self.spp = (SpatialPyramidPooling(in_channels[-1], channels, spp_grids, up_mode)
                     if use_spp else BNReLUConv(in_channels[-1], channels, 1))
         self.upsample = nn.ModuleList(

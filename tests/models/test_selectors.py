@@ -128,11 +128,11 @@ def test_bad_threshold(threshold):
 
 
 def test_learnable_selector_is_the_papers_network():
-    """Convolutions on the image, then linear layers on every pixel of image features + logits."""
+    """Convolutions on the image, then linear layers on every pixel of logits + image features."""
     torch.manual_seed(0)
     selector, image, logits = build('LearnableSelector'), torch.randn(2, 3, 48, 50), low_logits()
     stem, mlp = selector.stem, selector.classifier
-    features = torch.cat([stem(image), logits.full()], 1).permute(0, 2, 3, 1)
+    features = torch.cat([logits.full(), stem(image)], 1).permute(0, 2, 3, 1)
     for layer in mlp:
         if isinstance(layer, torch.nn.Conv2d):
             features = features @ layer.weight[:, :, 0, 0].T + layer.bias

@@ -16,9 +16,10 @@ from mmsparse.sparse import Selector, UpsampledLogits
 class LearnableSelector(Selector):
     """Select pixels that a small network believes to be wrong.
 
-    Two 3x3 convolutions on the image, joined per pixel with the logits, then a three-layer
-    perceptron: ``32 K + 4401`` parameters, 5,009 for the 19 classes of Cityscapes. In the paper
-    it costs twice the time of the entropy selector for one more point of recall and no mIoU.
+    Two 3x3 convolutions on the image; a three-layer perceptron reads of each pixel the ``K``
+    logits, then the 16 channels of the convolutions (the order of the authors' released code):
+    ``32 K + 4401`` parameters, 5,009 for the 19 classes of Cityscapes. In the paper it costs twice
+    the time of the entropy selector for one more point of recall and no mIoU.
     Source: SparseRefine (ECCV 2024), supplement sec. 3; its training is not disclosed there. Here
     it learns to predict "the low-resolution class is wrong" by a balanced cross entropy, after
     which ``mim run mmsparse calibrate`` finds the threshold for a density.
@@ -51,7 +52,7 @@ class LearnableSelector(Selector):
 
     def log_odds(self, image: Tensor, logits: UpsampledLogits) -> Tensor:
         """Log-odds that a pixel is wrong, ``[B, H, W]``."""
-        features = torch.cat([self.stem(image), logits.full().to(image.dtype)], 1)
+        features = torch.cat([logits.full().to(image.dtype), self.stem(image)], 1)
         return self.classifier(features)[:, 0]
 
     def score(self, image: Tensor, logits: UpsampledLogits) -> Tensor:

@@ -143,7 +143,8 @@ def test_low_resolution_baselines_train(name):
     ('mask2former-swin-t-6stage', dict(stages=6)),
     ('fcn-hr48_learnable-selector', dict(selector='LearnableSelector')),
     ('fcn-hr48_post-lr', dict(joint_aug='post_lr')),
-    ('fcn-hr48_stored-lr', dict(joint_aug='post_lr'))])
+    ('fcn-hr48_stored-lr', dict(joint_aug='post_lr')),
+    ('fcn-hr48_released', dict(joint_aug='post_lr'))])
 def test_variants(variant, changes):
     cfg = refine_config(variant)
     cfg.model.segmentor_checkpoint = None

@@ -8,9 +8,10 @@ model = dict(backbone=dict(init_cfg=None), decode_head=dict(num_classes=11))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='Resize', scale_factor=0.5),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='mmsparse.RandomSquareCropAndScale', size=192),
+    # squares of 96 to 384 pixels of the half-size picture, cut from the full one: halving labels by
+    # nearest neighbor would move them first
+    dict(type='mmsparse.RandomSquareCropAndScale', size=192, ratio_range=(1.0, 4.0)),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

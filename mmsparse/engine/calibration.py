@@ -117,9 +117,11 @@ def score_curve(model: nn.Module, batches: Iterable[dict],
         inputs, samples = batch['inputs'], batch['data_samples']
         low = model.low_logits(inputs, samples)
         valid = model.valid(inputs, low, [s.metainfo for s in samples])
-        # Ground truth has the original size, the model may see another one.
-        labels = torch.stack([F.interpolate(
-            s.gt_sem_seg.data[None].float(), size=inputs.shape[2:])[0, 0].long() for s in samples])
+        # Ground truth has the original size, the model may see another one. Plain 'nearest' would
+        # move labels by half a pixel.
+        labels = torch.stack([
+            F.interpolate(s.gt_sem_seg.data[None].float(), size=inputs.shape[2:],
+                          mode='nearest-exact')[0, 0].long() for s in samples])
         known = labels != ignore_index
         curve.count(model.selector.score(inputs, low), low.classes() != labels,
                     known if valid is None else known & valid)

@@ -86,7 +86,10 @@ def test_an_ensemble_averages_probabilities(name):
     expected = sum(x.softmax(1) for x in logits) / len(logits)
     result, _ = model(**inputs, mode='predict')
     torch.testing.assert_close(result.seg_logits.data.softmax(0), expected[0])
-    assert torch.equal(result.pred_sem_seg.data[0], expected[0].argmax(0))
+    best = expected[0].topk(2, 0).values
+    clear = best[0] - best[1] > 1e-5
+    assert clear.float().mean() > 0.95
+    assert torch.equal(result.pred_sem_seg.data[0][clear], expected[0].argmax(0)[clear])
     with pytest.raises(NotImplementedError, match='each of its segmentors by its own config'):
         model(**inputs, mode='loss')
 
@@ -101,9 +104,12 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model():
     inputs = batch(alone)
     expected, _ = alone(**inputs, mode='predict')
     found, _ = both(**batch(both), mode='predict')
-    torch.testing.assert_close(found.seg_logits.data.softmax(0),
-                               expected.seg_logits.data.softmax(0))
-    assert torch.equal(found.pred_sem_seg.data, expected.pred_sem_seg.data)
+    probability = expected.seg_logits.data.softmax(0)
+    torch.testing.assert_close(found.seg_logits.data.softmax(0), probability)
+    best = probability.topk(2, 0).values
+    clear = best[0] - best[1] > 1e-5
+    assert clear.float().mean() > 0.95
+    assert torch.equal(found.pred_sem_seg.data[0][clear], expected.pred_sem_seg.data[0][clear])
 
 
 def test_members_load_their_own_weights(tmp_path):
@@ -199,3 +205,10 @@ def test_compiled_equals_eager(name):
     x = torch.randn(1, 3, *SIZE)
     compiled = torch.compile(model, fullgraph=True)
     torch.testing.assert_close(compiled(x), model(x), atol=1e-4, rtol=1e-3)
+
+
+def test_no_training_moves_labels_by_resizing_them_with_opencv():
+    for name in TRAINED:
+        kinds = [step['type'] for step in load(name).train_dataloader.dataset.pipeline]
+        assert 'mmsparse.RandomSquareCropAndScale' in kinds, name
+        assert not {'Resize', 'RandomResize'} & set(kinds), name

@@ -1,16 +1,17 @@
-# Cityscapes at half resolution: subsampled first, random squares resized to 448, scored at full size.
+# Cityscapes at half resolution: random squares of 224 to 896 pixels of the half-size picture, resized to
+# 448; scored at full size.
 _base_ = './cityscapes-768x768.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='Resize', scale_factor=0.5, interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='mmsparse.RandomSquareCropAndScale', size=448),
+    # cut from the full picture: halving labels by nearest neighbor would move them first
+    dict(type='mmsparse.RandomSquareCropAndScale', size=448, ratio_range=(1.0, 4.0)),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale_factor=0.5, interpolation='bicubic'),
+    dict(type='Resize', scale_factor=0.5, interpolation='bicubic', backend='pillow'),
     # after Resize: ground truth keeps its full size
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),

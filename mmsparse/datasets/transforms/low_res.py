@@ -21,10 +21,12 @@ from mmseg.datasets.transforms import PackSegInputs
 from mmsparse.registry import TRANSFORMS
 from mmsparse.sparse import logits_of
 
+from .resizing import resize_labels
+
 INDEX = 'low_res_index'
 
 
-def track_low_res(results: dict, size: tuple[int, int]) -> None:
+def track_low_res(results: dict, size: tuple[int, int], *, aligned: bool) -> None:
     """Add the segmentation field that says which low-resolution pixel each pixel belongs to.
 
     Pixel ``i`` of ``h * w`` is stored as ``-1 - i``, so that padding (stock transforms pad such
@@ -34,6 +36,9 @@ def track_low_res(results: dict, size: tuple[int, int]) -> None:
     Args:
         results: of an image without augmentation.
         size: ``(h, w)``.
+        aligned: a pixel belongs to the low-resolution pixel that its center falls into, else to
+            that of its upper left corner, as OpenCV enlarges. The same where ``h`` and ``w`` divide
+            ``H`` and ``W``; else the latter moves the map by half a pixel.
     """
     if results.get('scale_factor', 1.0) not in (1.0, (1.0, 1.0)) or results.get('flip'):
         raise ValueError('the image is already resized or flipped: KeepLowRes and LoadLRLogits '
@@ -43,7 +48,8 @@ def track_low_res(results: dict, size: tuple[int, int]) -> None:
         raise ValueError(f'a low resolution of {h} x {w} has more than 2**24 pixels')
     index = -1 - np.arange(h * w, dtype=np.float32).reshape(h, w)
     height, width = results['img'].shape[:2]
-    results[INDEX] = cv2.resize(index, (width, height), interpolation=cv2.INTER_NEAREST)
+    results[INDEX] = resize_labels(index, (height, width)) if aligned else cv2.resize(
+        index, (width, height), interpolation=cv2.INTER_NEAREST)
     results.setdefault('seg_fields', []).append(INDEX)
 
 
@@ -70,7 +76,7 @@ class KeepLowRes(BaseTransform):
         low = torch.nn.functional.interpolate(
             image, size=self.scale[::-1], mode='bilinear', align_corners=False)
         results['low_res_img'] = low[0]
-        track_low_res(results, self.scale[::-1])
+        track_low_res(results, self.scale[::-1], aligned=True)
         return results
 
 
@@ -111,7 +117,7 @@ class LoadLRLogits(BaseTransform):
                              f'{list(scores.shape)}')
         logits = torch.from_numpy(scores.astype(np.float32))
         results['low_res_logits'] = logits_of(logits) if self.probabilities else logits
-        track_low_res(results, scores.shape[1:])
+        track_low_res(results, scores.shape[1:], aligned=False)  # as the authors' code does
         return results
 
 

@@ -59,11 +59,10 @@ def test_initial_weights(root):
     assert float(weights.std()) == pytest.approx(1 / math.sqrt(3), rel=0.05)
 
 
-@pytest.mark.parametrize('seed', range(3))
 @torch.no_grad()
-def test_no_probability_is_saturated_at_the_start(root, seed):
+def test_no_probability_is_saturated_at_the_start(root):
     """The authors' logits have a deviation of 0.004 to 0.01 then."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = build(root)
     model.init_weights()
     model.train()

@@ -13,7 +13,7 @@ from conversion import run
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Modules of the fusion and of the implicit function; what is linear is counted there with the ReLUs.
+# Modules of the fusion and of the implicit function, which are counted there with the ReLUs.
 MODULES = {'aspp_.last_conv.0': 'neck.blend.0', 'aspp_.last_conv.1': 'neck.blend.1'}
 for i in range(5):
     MODULES[f'imnet.layers.{2 * i}'] = f'head.layers.{i}'

@@ -2,8 +2,8 @@
 
 Source: CRM (CVPR 2022); the perturbation of masks is that of CascadePSP (CVPR 2020). Masks are
 uint8 ``[H, W]`` from 0 to 255 and listed in ``seg_fields``, so that stock transforms flip and crop
-them with the image (stock resizing takes OpenCV's nearest neighbors, which shifts them by up to half
-a pixel). Letters: ``H, W`` size, ``P`` points of a contour.
+them with the image. Stock resizing takes OpenCV's nearest neighbors, which shifts them against it
+by up to half a pixel. Letters: ``H, W`` size, ``P`` points of a contour.
 """
 from __future__ import annotations
 

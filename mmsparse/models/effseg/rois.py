@@ -94,7 +94,7 @@ def cell_centers(rois: Tensor, cells: Tensor, size: int) -> Tensor:
         size: cells along a side.
     """
     box = rois[cells[:, 0], 1:]
-    return box[:, :2] + (cells[:, [2, 1]] + 0.5) / size * (box[:, 2:] - box[:, :2])
+    return box[:, :2] + (cells[:, [2, 1]].to(box) + 0.5) / size * (box[:, 2:] - box[:, :2])
 
 
 class RoIMasks(NamedTuple):
@@ -120,7 +120,7 @@ class RoIMasks(NamedTuple):
         found = [self.rois.new_empty(0, 1, size, size)]
         for image, masks in enumerate(self.masks):
             mine = self.rois[:, 0] == image
-            boxes = torch.cat([self.objects[mine, None].to(self.rois), self.rois[mine, 1:]], 1)
+            boxes = torch.cat([self.objects[mine, None], self.rois[mine, 1:]], 1).to(masks)
             if len(boxes):
                 found.append(roi_align(masks[:, None], boxes, size, 1.0, 0, 'avg', True))
         return torch.cat(found)[:, 0]

@@ -108,3 +108,10 @@ def test_the_weights_are_packed_as_floats():
 def test_settings_are_checked(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_images_of_other_types_are_refused():
+    results = sample(20, 20)
+    results['img'] = results['img'].astype(np.float64)
+    with pytest.raises(TypeError, match='must be uint8 or float32, got float64'):
+        RandomSquareCropAndScale(8)(results)

@@ -79,5 +79,6 @@ def store_maps(data_samples: list[SegDataSample], name: str, maps: Tensor) -> No
         size = tuple(meta['ori_shape'])
         if tuple(image.shape[1:]) != size:
             # nearest on numbers that float32 holds exactly
-            image = F.interpolate(image[None].float(), size=size)[0].to(image.dtype)
+            resized = F.interpolate(image[None].float(), size=size, mode='nearest-exact')[0]
+            image = resized.to(image.dtype)
         sample.set_data({name: PixelData(data=image)})

@@ -81,9 +81,10 @@ class UpsampledLogits:
             int64 ``[full]`` first and second neighbor, and the float32 weight of the second.
         """
         if self.mode == 'nearest':
-            # torch's own rule, rounding of the scale included
+            # Each pixel takes the one that its center falls into; plain 'nearest' would move the
+            # map by up to half a pixel where the sizes do not divide. torch's own rounding.
             grid = torch.arange(n, device=self.scores.device, dtype=torch.float32)
-            first = F.interpolate(grid[None, None], size=full, mode='nearest')[0, 0].long()
+            first = F.interpolate(grid[None, None], size=full, mode='nearest-exact')[0, 0].long()
             return first, first, torch.zeros(full, device=self.scores.device)
         position = torch.arange(full, device=self.scores.device, dtype=torch.float32)
         if self.align_corners:
@@ -167,7 +168,7 @@ class UpsampledLogits:
     def full(self) -> Tensor:
         """The full-size logits, ``[B, K, H, W]``: only for callers that need every one."""
         if self.mode == 'nearest':
-            full = F.interpolate(self.scores, size=self.size, mode='nearest')
+            full = F.interpolate(self.scores, size=self.size, mode='nearest-exact')
         else:
             full = self._to_logits(F.interpolate(
                 self.scores, size=self.size, mode='bilinear',

@@ -4,9 +4,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from mmseg.structures import SegDataSample
 
 from mmsparse.datasets import KeepLowRes, LoadLRLogits, RandomSquareCropAndScale, RenderScene
 from mmsparse.engine.calibration import score_curve
+from mmsparse.hosts import store_maps
+from mmsparse.sparse import UpsampledLogits
 from tests import authors
 
 DARK, BRIGHT = 64, 192  # so that no overshoot of bicubic resizing is cut off
@@ -57,6 +61,34 @@ def test_the_low_resolution_that_a_pixel_belongs_to(width):
             low = found['low_res_img'][0].flatten().numpy()
             index = -1 - found['low_res_index'][8].astype(int)
             yield low[index], label[8]
+
+    assert abs(shift(pairs())) < 0.1
+
+
+@pytest.mark.parametrize('width', [50, 66, 80, 100, 123, 160])
+def test_low_resolution_results_at_full_size(width):
+    """What ``upsample='nearest'`` makes of a small picture, and what becomes of a result."""
+    def pairs():
+        for column in range(40, 120):
+            image, label = edge_at(column, (1, 160))
+            image = torch.from_numpy(image[None, ..., 0]).float()[None]
+            low = F.interpolate(image, size=(1, width), mode='bilinear', align_corners=False)
+            yield UpsampledLogits(low, (1, 160), mode='nearest').full().flatten().numpy(), label[0]
+
+    assert abs(shift(pairs())) < 0.1
+
+
+@pytest.mark.parametrize('width', [50, 66, 80, 100, 123])
+def test_maps_of_resized_images(width):
+    """Class maps of an image that the network saw smaller, stored at its own size."""
+    def pairs():
+        for column in range(10, width - 10):
+            image, label = edge_at(column, (1, width))
+            sample = SegDataSample(metainfo=dict(ori_shape=(1, 160)))
+            store_maps([sample], 'found', torch.from_numpy(label)[None].long())
+            wide = F.interpolate(torch.from_numpy(image[None, ..., 0]).float()[None],
+                                 size=(1, 160), mode='bilinear', align_corners=False)
+            yield wide.flatten().numpy(), sample.found.data[0, 0].numpy()
 
     assert abs(shift(pairs())) < 0.1
 

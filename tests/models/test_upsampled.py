@@ -10,8 +10,9 @@ sizes = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
 
 def dense(scores, size, mode, probabilities=False, aligned=False):
-    kwargs = dict(align_corners=aligned) if mode == 'bilinear' else {}
-    full = F.interpolate(scores, size=size, mode=mode, **kwargs)
+    kwargs = dict(mode=mode, align_corners=aligned) if mode == 'bilinear' else dict(
+        mode='nearest-exact')
+    full = F.interpolate(scores, size=size, **kwargs)
     return full.clamp(min=1e-10).log() if probabilities else full
 
 

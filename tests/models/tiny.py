@@ -68,4 +68,5 @@ def low_logits(model, inputs, mode):
     metas = [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
     logits = model.segmentor.encode_decode(small, metas)
     kwargs = dict(align_corners=False) if mode == 'bilinear' else {}
+    mode = 'nearest-exact' if mode == 'nearest' else mode  # by a pixel's center
     return F.interpolate(logits, size=inputs.shape[2:], mode=mode, **kwargs)

@@ -134,7 +134,7 @@ def test_analysis_of_every_level(tool, root, labels, tmp_path, monkeypatch, sing
     hits = np.zeros((3, 3))
     for label, (_, unity) in zip(labels, outputs, strict=True):
         half = torch.full((1, *[n * 32 for n in unity[0].shape[2:]]), 255)
-        half[:, :SIZE[0] // 2, :SIZE[1] // 2] = torch.from_numpy(label[::2, ::2].astype(int))
+        half[:, :SIZE[0] // 2, :SIZE[1] // 2] = torch.from_numpy(label[1::2, 1::2].astype(int))
         for i, logits in enumerate(unity):
             target = loop_targets(half, 32 >> i)[1]
             positive = logits[:, 0] >= 0

@@ -50,7 +50,8 @@ def unity_truth(samples: list[SegDataSample], inputs: Tensor, head: nn.Module) -
     for sample in samples:
         size = unpadded_size(sample.metainfo, inputs)
         label = sample.gt_sem_seg.data[None].float()  # float32 holds labels exactly
-        labels.append(F.interpolate(label, size=size)[0, 0].to(inputs.device))
+        labels.append(F.interpolate(
+            label, size=size, mode='nearest-exact')[0, 0].to(inputs.device))
     return pyramid_targets(stack_padded(labels, inputs, head.ignore_index), head.strides,
                            head.ignore_index)[1]
 

@@ -68,6 +68,16 @@ def step(losses, module):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_builds(name):
+    """Neck and head, without memory; that each of them learns is tested in the nightly run."""
+    cfg = load(name)
+    with torch.device('meta'):
+        parts = [build(cfg.model[part]) for part in ('neck', 'decode_head') if cfg.model.get(part)]
+    assert parts[-1].num_classes == cfg.model.decode_head.num_classes
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(n, marks=() if n in FULL else pytest.mark.slow) for n in CONFIGS])
 def test_the_head_of_every_config_learns_and_predicts(name):
     """On maps as its backbone gives them; the neck and the head are the config's own."""
     cfg = load(name)

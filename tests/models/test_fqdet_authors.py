@@ -130,7 +130,15 @@ def run(request) -> Run:
         torch.from_numpy(golden['target_labels']).split(counts), strict=True)]
     feats, logits = selector(x)
     chosen, queries = selector.select(feats, logits)
-    first, proposals = selector.loss_and_predict(x, [ConfigDict(gt_instances=t) for t in truth])
+    # Equal overlaps at the last place go to either anchor, which rounding decides: theirs here.
+    # Ours are compared with them in test_the_best_anchors_are_the_authors.
+    candidates = Candidates(torch.from_numpy(golden['top15_ids']).long().T % logits.shape[1],
+                            torch.from_numpy(golden['top15_ious']).T,
+                            torch.arange(IMAGES).repeat_interleave(torch.tensor(counts)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmsparse.models.effseg.selector.best_anchors', lambda *_: candidates)
+        first, proposals = selector.loss_and_predict(
+            x, [ConfigDict(gt_instances=t) for t in truth])
     order = chosen.argsort(1)
     # the decoder treats queries alike: ours stand in the order of their scores
     proposals = [InstanceData(**{k: v[o] for k, v in p.items()}) for p, o in zip(
@@ -288,6 +296,11 @@ def test_the_best_anchors_are_the_authors(run):
     found = best_anchors(anchors, list(boxes), 15)
     agree(found, len(anchors), run.golden['top15_ids'])
     check(found.overlaps.T, run.golden['top15_ious'], 1e-12)
+    theirs = Candidates(torch.from_numpy(run.golden['top15_ids']).long().T % len(anchors),
+                        found.overlaps, found.image)
+    wanted = selection_targets(theirs, IMAGES, len(anchors), 5)
+    np.testing.assert_array_equal(wanted.flatten().nonzero()[:, 0],
+                                  run.golden['selection_positive_ids'])
 
 
 @pytest.mark.parametrize('case', range(4))

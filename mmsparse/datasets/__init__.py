@@ -3,6 +3,7 @@ from .bdd100k import BDD100KDataset
 from .camvid import CamVidDataset
 from .cityscapes import CityscapesDataset
 from .deepglobe import DeepGlobeLandCoverDataset
+from .hrf import HRFDataset
 from .isic import ISICDataset
 from .layout import CheckedSegDataset
 from .mask_refine import BIGDataset, SaliencyRefineDataset
@@ -28,9 +29,9 @@ from .voc import PascalVOCDataset
 
 __all__ = [
     'BDD100KDataset', 'BIGDataset', 'CamVidDataset', 'CheckedSegDataset', 'CityscapesDataset',
-    'ColorJitter', 'DeepGlobeLandCoverDataset', 'ISICDataset', 'KeepLowRes', 'KeepOriginal',
-    'LabelBoundaryWeight', 'LoadLRLogits', 'LoadMasks', 'PackMaskInputs', 'PackRefineInputs',
-    'PackWeightedSegInputs', 'PascalVOCDataset', 'PerturbMaskBoundary', 'RandomMaskCrop',
-    'RandomSquareCropAndScale', 'RenderScene', 'SaliencyRefineDataset', 'SceneDataset',
-    'perturb_mask', 'render_scene'
+    'ColorJitter', 'DeepGlobeLandCoverDataset', 'HRFDataset', 'ISICDataset', 'KeepLowRes',
+    'KeepOriginal', 'LabelBoundaryWeight', 'LoadLRLogits', 'LoadMasks', 'PackMaskInputs',
+    'PackRefineInputs', 'PackWeightedSegInputs', 'PascalVOCDataset', 'PerturbMaskBoundary',
+    'RandomMaskCrop', 'RandomSquareCropAndScale', 'RenderScene', 'SaliencyRefineDataset',
+    'SceneDataset', 'perturb_mask', 'render_scene'
 ]

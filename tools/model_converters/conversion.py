@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     State = dict[str, Tensor]
 
+# What files call the state dict that they hold beside other things.
+WRAPPERS = ('state_dict', 'model_state_dict')
+
 
 def stop(message: str) -> None:
     """End with one line on stderr and exit code 1."""
@@ -76,8 +79,9 @@ def run(description: str, config: str, convert: Callable[[State], State],
     import mmsparse  # noqa: F401  checkpoints are read safely
 
     state = torch.load(args.checkpoint, map_location='cpu')
-    state = {key.removeprefix('module.'): value
-             for key, value in state.get('state_dict', state).items()}
+    for wrapper in WRAPPERS:
+        state = state.get(wrapper, state)
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
     try:
         found = convert(state)
     except ValueError as error:

@@ -18,6 +18,7 @@ class HRFDataset(CheckedSegDataset):
 
     Args:
         numbers: those of the photographs to take, ``NN`` of ``NN_h.jpg``; ``None`` takes all.
+        img_suffix, seg_map_suffix: of files that were converted.
         **kwargs: ``data_root``, ``data_prefix``, ``pipeline`` ... of mmseg's ``BaseSegDataset``.
 
     Raises:
@@ -34,9 +35,10 @@ hrf/
                     palette=[[0, 0, 0], [230, 60, 50], [60, 110, 240]],
                     small_classes=('artery', 'vein'))
 
-    def __init__(self, *, numbers: Sequence[int] | None = None, **kwargs) -> None:
+    def __init__(self, *, numbers: Sequence[int] | None = None, img_suffix: str = '.jpg',
+                 seg_map_suffix: str = '.png', **kwargs) -> None:
         self.numbers = None if numbers is None else tuple(numbers)
-        super().__init__(img_suffix='.jpg', seg_map_suffix='.png', **kwargs)
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """One entry per photograph of the numbers."""

@@ -84,20 +84,24 @@ class KeepLowRes(BaseTransform):
 class LoadLRLogits(BaseTransform):
     """Load low-resolution scores from a file per image, in place of running the segmentor.
 
-    For the exact data flow of the paper's code, in training and testing. The file is named like
-    the image: ``{logits_root}/{image name without suffix}.npy``, ``[K, h, w]``, of any float type.
+    In training and testing. The file is named like the image: ``{logits_root}/{image name without
+    suffix}.npy``, ``[K, h, w]``, of any float type.
 
     Args:
         logits_root: folder of the files.
         probabilities: the files hold class scores of a Mask2Former, not logits: their logarithm,
             clipped at 1e-10, serves as logit.
+        aligned: enlarge them so that they stay where the image is, as the model does; ``False``:
+            as the paper's code does, which moves them by half a pixel where the sizes do not
+            divide.
         backend_args: of mmengine's file backends.
     """
 
-    def __init__(self, *, logits_root: str, probabilities: bool = False,
+    def __init__(self, *, logits_root: str, probabilities: bool = False, aligned: bool = True,
                  backend_args: dict | None = None) -> None:
         self.logits_root = logits_root
         self.probabilities = probabilities
+        self.aligned = aligned
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
@@ -117,7 +121,7 @@ class LoadLRLogits(BaseTransform):
                              f'{list(scores.shape)}')
         logits = torch.from_numpy(scores.astype(np.float32))
         results['low_res_logits'] = logits_of(logits) if self.probabilities else logits
-        track_low_res(results, scores.shape[1:], aligned=False)  # as the authors' code does
+        track_low_res(results, scores.shape[1:], aligned=self.aligned)
         return results
 
 

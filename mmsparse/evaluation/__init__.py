@@ -5,9 +5,10 @@ from .boundary_lvis import BoundaryLVISMetric
 from .low_res import LowResIoUMetric
 from .selector import SelectorMetric, selection_counts
 from .size import IoUBySizeMetric
+from .thin import ThinStructureMetric
 
 __all__ = [
     'BoundaryAccuracyMetric', 'BoundaryCocoMetric', 'BoundaryLVISMetric', 'IoUBySizeMetric',
-    'LowResIoUMetric', 'SelectorMetric', 'boundary_accuracy', 'boundary_radii', 'boundary_width',
-    'mask_boundary', 'selection_counts'
+    'LowResIoUMetric', 'SelectorMetric', 'ThinStructureMetric', 'boundary_accuracy',
+    'boundary_radii', 'boundary_width', 'mask_boundary', 'selection_counts'
 ]

@@ -21,6 +21,7 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from mmsparse import zoo
 from mmsparse.engine.config import read_config
 from mmsparse.masks import check_mask, read_mask
 
@@ -38,8 +39,9 @@ def init_model(config: str | Path | Config,
 
     Args:
         config: a file, ``'mmsparse::sparserefine/NAME.py'`` (or ``mmseg::``) of an installed
-            package, or a config, which stays as it is.
-        checkpoint: file or URL; ``None`` leaves the weights random.
+            package, ``'mmsparse://NAME'`` of the zoo, or a config, which stays as it is.
+        checkpoint: file, URL or ``'mmsparse://NAME'``; ``None`` takes the weights of a config of
+            the zoo, and leaves those of another one random.
         device: such as ``'cuda:0'``; ``None`` takes the first GPU, else the CPU.
         cfg_options: settings that override those of the config, by dotted name.
 
@@ -49,8 +51,10 @@ def init_model(config: str | Path | Config,
 
     Raises:
         FileNotFoundError: there is no such config or checkpoint.
+        RuntimeError: weights of the zoo do not fit the config.
         ValueError: neither the checkpoint nor a test set of the config says what the classes are.
     """
+    checkpoint = zoo.checkpoint_of(config, checkpoint)
     if isinstance(config, Config):
         config = copy.deepcopy(config)
     else:
@@ -59,7 +63,8 @@ def init_model(config: str | Path | Config,
         config, None, device or ('cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)
     meta = None
     if checkpoint is not None:
-        loaded = load_checkpoint(model, str(checkpoint), map_location='cpu')
+        loaded = load_checkpoint(model, str(checkpoint), map_location='cpu',
+                                 strict=zoo.is_address(checkpoint))
         meta = loaded.get('meta', {}).get('dataset_meta')
     if not meta:
         dataset = tested_dataset(model.cfg)

@@ -17,12 +17,14 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
 import torch
 
+from mmsparse import zoo
 from mmsparse.unpickling import RestrictedUnpickler, UnsafeCheckpointError
 
 __all__ = ['UnsafeCheckpointError', 'install', 'load_checkpoint', 'load_part']
@@ -102,8 +104,15 @@ def _torch_load_is_safe() -> Iterator[None]:
             torch.load = before
 
 
+def load_from_zoo(filename: str, map_location: Any = None) -> Any:
+    """mmengine's loader of ``mmsparse://NAME``; raises as :func:`mmsparse.zoo.read_weights`."""
+    return load_checkpoint(BytesIO(zoo.read_weights(filename)), map_location)
+
+
 def install() -> None:
     """Make every scheme of mmengine's ``CheckpointLoader`` load safely; twice is once.
+
+    ``mmsparse://``, the zoo, becomes one of them.
 
     ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and the test tools all go that
     way. The ``https`` scheme needs it on every torch version: it ends in torch.hub, whose default
@@ -126,6 +135,8 @@ def install() -> None:
         load.runs_nothing = True
         return load
 
+    if zoo.SCHEME not in CheckpointLoader._schemes:
+        CheckpointLoader.register_scheme(zoo.SCHEME, load_from_zoo)
     for prefix, loader in list(CheckpointLoader._schemes.items()):
         if not hasattr(loader, 'runs_nothing'):
             CheckpointLoader.register_scheme(prefix, safe(loader), force=True)

@@ -32,7 +32,7 @@ def folder(root, tmp_path, monkeypatch):
     monkeypatch.setenv('MMSPARSE_DATA', str(tmp_path))
     register_all_modules(init_default_scope=False)
     init_default_scope('mmseg')
-    low = MODELS.build(Config.fromfile(root / f'{STUDY}/wnet_hrf-1024x1104.py').model)
+    low = MODELS.build(Config.fromfile(root / 'configs/wnet/wnet_hrf-1024x1104.py').model)
     torch.save(dict(state_dict=low.state_dict()), tmp_path / 'wnet.pth')
     return tmp_path
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from mmsparse.compat import STOCK, installed_stack
+from mmsparse.zoo import entries
 
 ROOT = Path(__file__).resolve().parent.parent
 # The demo's SparseRefine and its low-resolution baseline, by file name, as mim takes them.
@@ -122,6 +123,19 @@ def test_run(tmp_path):
 
 
 @needs_wheel
+def test_weights_by_name(tmp_path):
+    """The wheel has a config and the weights of every name of the zoo, and needs nothing else."""
+    code = ('from mmsparse import apis, zoo\n'
+            'print(len([apis.init_model(zoo.SCHEME + n, device="cpu") for n in zoo.entries()]))\n'
+            'assert ".mim" in str(zoo.config_file("mmsparse://wnet_hrf"))')
+    env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=tmp_path, env=env,
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.splitlines()[-1] == str(len(entries()))
+
+
+@needs_wheel
 def test_search(tmp_path):
     mim('search', 'mmsparse', '--json', 'found.json', cwd=tmp_path)
     found = json.loads((tmp_path / 'found.json').read_text())
@@ -207,8 +221,11 @@ def test_published_figures_are_the_papers_and_say_so():
         row = ' | '.join(f'{figures[f"selector {k} (paper)"]} %'
                          for k in ('recall', 'precision', 'density'))
         assert row in text
+    zoo = {f'configs/{entry["config"]}': entry['results'] for entry in entries().values()}
     for model in models():
-        assert all('(paper)' in key for key in model['Results'][0]['Metrics'])
+        metrics = model['Results'][0]['Metrics']
+        measured = zoo.get(model['Config'], {})
+        assert all('(paper)' in key or measured.get(key) == metrics[key] for key in metrics)
 
 
 def config_files():

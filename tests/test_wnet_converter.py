@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-CONFIG = 'projects/hrf/configs/wnet_hrf-1024x1104.py'
+CONFIG = 'configs/wnet/wnet_hrf-1024x1104.py'
 
 
 def norm(name, channels):

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import check_checkpoint, check_config, stop
+from command_line import check_config, find_checkpoint, stop
 
 if TYPE_CHECKING:  # imported late below, so that -h is fast
     from mmseg.structures import SegDataSample
@@ -29,7 +29,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a model with SpecializeFuseHead')
-    parser.add_argument('checkpoint')
+    parser.add_argument('checkpoint', nargs='?',
+                        help='left out where the config is mmsparse://NAME of the zoo')
     parser.add_argument('--images', type=int, help='look at the first ones only')
     parser.add_argument('--pictures', type=int, default=4, help='how many to draw')
     parser.add_argument('--out', type=Path, help='folder (default: work_dirs/NAME_OF_CONFIG)')
@@ -132,7 +133,7 @@ def main() -> None:
     """Look at the images, print, write."""
     args = parse_args()
     check_config(args.config)
-    check_checkpoint(args.checkpoint)
+    args.checkpoint = find_checkpoint(args.config, args.checkpoint)
     import mmcv
     import torch
     from mmengine.runner import Runner

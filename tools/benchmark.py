@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import check_checkpoint, check_config, stop
+from command_line import check_config, find_checkpoint, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     from rich.table import Table
@@ -29,7 +29,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', help='config files, or mmsparse::sparserefine/X.py')
     parser.add_argument('--checkpoints', nargs='+', default=[],
-                        help='one per config, in their order')
+                        help='one per config, in their order; without, the weights are '
+                             'random, or those of mmsparse://NAME of the zoo')
     parser.add_argument('--shape', type=int, nargs=2, default=(1024, 2048), metavar=('H', 'W'),
                         help='size of the images (default: 1024 2048)')
     parser.add_argument('--batch-size', type=int, nargs='+', default=[1], metavar='B')
@@ -94,8 +95,9 @@ def main() -> None:
     args = parse_args()
     for config in args.configs:
         check_config(config)
-    for checkpoint in args.checkpoints:
-        check_checkpoint(checkpoint)
+    checkpoints = args.checkpoints or [None] * len(args.configs)
+    checkpoints = [find_checkpoint(*names, required=False)
+                   for names in zip(args.configs, checkpoints, strict=True)]
 
     import torch
     from rich.console import Console
@@ -109,7 +111,6 @@ def main() -> None:
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if device.type != 'cuda' and 'fp16' in args.precision:
         stop(f'--precision fp16 needs a CUDA device, got {device}')
-    checkpoints = args.checkpoints or [None] * len(args.configs)
     models = {Path(config).stem: load_model(config, checkpoint, device, args.cfg_options)
               for config, checkpoint in zip(args.configs, checkpoints, strict=True)}
     if len(models) < len(args.configs):
@@ -144,7 +145,7 @@ def main() -> None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         summary = dict(machine=facts, shape=list(args.shape), iterations=args.iterations,
                        fused=args.fuse, parameters=parameters,
-                       random_weights=not args.checkpoints,
+                       random_weights=None in checkpoints,
                        results=[r.as_dict() for r in rows])
         args.out.write_text(json.dumps(summary, indent=2) + '\n')
 

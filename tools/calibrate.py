@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import check_checkpoint, check_config, stop
+from command_line import check_config, find_checkpoint, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import torch
@@ -39,7 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a SparseRefine model')
-    parser.add_argument('checkpoint', help='of its low-resolution segmentor, or of the whole model')
+    parser.add_argument('checkpoint', nargs='?',
+                        help='of its low-resolution segmentor, or of the whole model; left out '
+                             'where the config is mmsparse://NAME of the zoo')
     goal = parser.add_mutually_exclusive_group(required=True)
     goal.add_argument('--target-recall', type=float, metavar='R',
                       help='largest threshold that finds this share of the wrong pixels')
@@ -71,6 +73,7 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.M
     from mmengine.runner import load_checkpoint
     from mmengine.runner.checkpoint import CheckpointLoader
 
+    from mmsparse import zoo
     from mmsparse.checkpoint import load_part
     from mmsparse.models.sparserefine import LearnableSelector, SparseRefineSegmentor
     from mmsparse.models.sparserefine.weights import is_refiner
@@ -81,7 +84,7 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.M
              'selector')
     loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     if is_refiner(loaded.get('state_dict', loaded)):
-        load_checkpoint(model, checkpoint, map_location='cpu')
+        load_checkpoint(model, checkpoint, map_location='cpu', strict=zoo.is_address(checkpoint))
     elif isinstance(model.selector, LearnableSelector):
         stop(f'{checkpoint} holds the segmentor alone, but LearnableSelector has weights: train '
              'first')
@@ -155,7 +158,7 @@ def main() -> None:
     """Count, choose, print, plot, write."""
     args = parse_args()
     check_config(args.config)
-    check_checkpoint(args.checkpoint)
+    args.checkpoint = find_checkpoint(args.config, args.checkpoint)
     out = args.out or Path('work_dirs', Path(args.config).stem, 'calibration.json')
     if out.exists() and not args.force:
         stop(f'{out} exists; --force overwrites it')

@@ -1,4 +1,4 @@
-"""What ``train.py`` and ``test.py`` share: their common arguments, and the config made of them.
+"""What the tools share: common arguments, and the config and the checkpoint that they name.
 
 Nothing heavy is imported at the top: ``mim train`` runs ``train.py -h`` before each training.
 """
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+ZOO = 'mmsparse://'
+
 
 def stop(message: str) -> None:
     """End with one line on stderr and exit code 1."""
@@ -24,7 +26,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that training and testing share, named as in mmseg's and mmdet's tools."""
     from mmengine.config import DictAction
 
-    parser.add_argument('config', help='a config file')
+    parser.add_argument('config', help='a config file, or mmsparse://NAME of the zoo')
     parser.add_argument('--work-dir', help='where logs and checkpoints go '
                                            '(default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
@@ -58,11 +60,36 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def check_config(config: str) -> None:
     """Stop where a config file is missing; ``package::name`` is looked up when it is read."""
-    if '::' not in config and not Path(config).is_file():
+    if config.startswith(ZOO):
+        check_name(config)
+    elif '::' not in config and not Path(config).is_file():
         stop(f'config {config} does not exist')
 
 
 def check_checkpoint(path: str) -> None:
     """Stop where a local checkpoint is missing, before a model is built for it."""
-    if '://' not in path and not Path(path).expanduser().is_file():
+    if path.startswith(ZOO):
+        check_name(path)
+    elif '://' not in path and not Path(path).expanduser().is_file():
         stop(f'checkpoint {path} does not exist')
+
+
+def check_name(address: str) -> None:
+    """Stop where the zoo has no such ``mmsparse://NAME``."""
+    from mmsparse import zoo
+
+    try:
+        zoo.find(address)
+    except FileNotFoundError as error:
+        stop(str(error))
+
+
+def find_checkpoint(config: str, checkpoint: str | None, required: bool = True) -> str | None:
+    """The checkpoint, which exists; where none is given, that of a config ``mmsparse://NAME``."""
+    if checkpoint is None and config.startswith(ZOO):
+        return config
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
+    elif required:
+        stop(f'{config} needs a checkpoint')
+    return checkpoint

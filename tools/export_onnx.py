@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from command_line import check_checkpoint, check_config, stop
+from command_line import check_config, find_checkpoint, stop
 
 TOLERANCE = 1e-3  # relative, of float32 logits; share of pixels with another class
 
@@ -22,7 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file of an mmseg model')
-    parser.add_argument('checkpoint', nargs='?', help='without, the weights are random')
+    parser.add_argument('checkpoint', nargs='?',
+                        help='without, the weights are random, or those of mmsparse://NAME of the '
+                             'zoo')
     parser.add_argument('--shape', type=int, nargs=2, default=(1024, 2048), metavar=('H', 'W'),
                         help='size of the image (default: 1024 2048)')
     parser.add_argument('--include-argmax', action='store_true', help='give classes, not logits')
@@ -37,8 +39,7 @@ def main() -> None:
     """Build, write, compare."""
     args = parse_args()
     check_config(args.config)
-    if args.checkpoint is not None:
-        check_checkpoint(args.checkpoint)
+    args.checkpoint = find_checkpoint(args.config, args.checkpoint, required=False)
     if args.out.exists() and not args.force:
         stop(f'{args.out} exists; --force writes over it')
     if min(args.shape) < 1:

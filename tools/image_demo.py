@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import check_checkpoint, check_config, stop
+from command_line import ZOO, check_config, find_checkpoint, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import numpy as np
@@ -22,11 +22,14 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('images', nargs='+', type=Path, metavar='image',
+    parser.add_argument('images', nargs='+', metavar='image',
                         help='an image, or a folder of images')
-    parser.add_argument('config', help='a config file of a SparseRefine model, or '
-                                       'mmsparse::sparserefine/NAME.py')
-    parser.add_argument('checkpoint', help='its checkpoint: a file or a URL')
+    parser.add_argument('config', help='a config file of a SparseRefine model, '
+                                       'mmsparse::sparserefine/NAME.py, or mmsparse://NAME of the '
+                                       'zoo')
+    parser.add_argument('checkpoint', nargs='?',
+                        help='its checkpoint: a file or a URL; left out where the config is '
+                             'mmsparse://NAME of the zoo')
     parser.add_argument('--out', type=Path, default=Path(),
                         help='folder for NAME_refined.jpg, or for a single image a file '
                              '(default: the current folder)')
@@ -36,7 +39,17 @@ def parse_args() -> argparse.Namespace:
                                          'one)')
     parser.add_argument('--window', action='store_true', help='show each picture in a window')
     parser.add_argument('--force', action='store_true', help='overwrite files')
-    return parser.parse_intermixed_args()  # options may stand between the positionals
+    args = parser.parse_intermixed_args()  # options may stand between the positionals
+    # argparse takes the last word for the config; after a config it is the checkpoint.
+    before = args.images[-1]
+    if not args.config.startswith(ZOO) or before.startswith(ZOO) or before.endswith('.py'):
+        if len(args.images) < 2:
+            parser.error(f'{args.config} is no mmsparse://NAME of the zoo: an image, a config and '
+                         'a checkpoint are needed')
+        args.images.pop()
+        args.config, args.checkpoint = before, args.config
+    args.images = [Path(image) for image in args.images]
+    return args
 
 
 def find_images(paths: list[Path]) -> list[Path]:
@@ -138,8 +151,8 @@ def stage_table(milliseconds: dict[str, list[float]]) -> Table:
 def main() -> None:
     """Label every image; exit code 1 if one failed."""
     args = parse_args()
-    check_checkpoint(args.checkpoint)
     check_config(args.config)
+    args.checkpoint = find_checkpoint(args.config, args.checkpoint)
     places = place_outputs(find_images(args.images), args.out)
     if args.window:
         import matplotlib.pyplot as plt

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import check_checkpoint, check_config, stop
+from command_line import check_config, find_checkpoint, stop
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 MASKS = (*IMAGES, '.npy', '.json')
@@ -26,7 +26,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('image', type=Path, help='an image, or a folder of images')
     parser.add_argument('mask', type=Path, help='its coarse mask, or a folder of masks')
-    parser.add_argument('--checkpoint', required=True, help='weights of the refiner')
+    parser.add_argument('--checkpoint',
+                        help='weights of the refiner; left out where the config is mmsparse://NAME '
+                             'of the zoo')
     parser.add_argument('--config', default=CONFIG, help=f'its config (default: {CONFIG})')
     parser.add_argument('--out', type=Path, required=True,
                         help='file of the refined mask (.png, .npy, .json), or a folder')
@@ -75,7 +77,7 @@ def main() -> None:
     """Refine every mask; exit code 1 if one failed."""
     args = parse_args()
     check_config(args.config)
-    check_checkpoint(args.checkpoint)
+    args.checkpoint = find_checkpoint(args.config, args.checkpoint)
     pairs = pair(args.image, args.mask)
     outs = places(pairs, args.out, args.format)
 

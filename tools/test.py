@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from command_line import add_common_arguments, check_checkpoint, load_config, stop
+from command_line import (
+    ZOO,
+    add_common_arguments,
+    check_checkpoint,
+    find_checkpoint,
+    load_config,
+    stop,
+)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -17,7 +24,8 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     parser.add_argument('checkpoint', nargs='?',
                         help='a checkpoint: a file or a URL; an mmsparse.SegEnsemble needs none, '
-                             'its config names those of its members')
+                             'its config names those of its members; nor does mmsparse://NAME '
+                             'of the zoo')
     parser.add_argument('--out', help='where predictions go: a folder (mmseg) or a .pkl (mmdet)')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', help='save painted predictions here')
@@ -83,8 +91,7 @@ def save_predictions(cfg: Config, out: str) -> None:
 def main() -> None:
     """Merge the command line into the config and run mmengine's runner."""
     args = parse_args()
-    if args.checkpoint is not None:
-        check_checkpoint(args.checkpoint)
+    args.checkpoint = find_checkpoint(args.config, args.checkpoint, required=False)
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     if args.checkpoint is None:
@@ -105,6 +112,8 @@ def main() -> None:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.checkpoint is None:
         runner.model.init_weights()  # the members' own weights
+    elif args.checkpoint.startswith(ZOO):
+        runner.load_checkpoint(args.checkpoint, strict=True)
     runner.test()
 
 

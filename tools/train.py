@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from command_line import add_common_arguments, check_checkpoint, load_config, stop
+from command_line import (
+    add_common_arguments,
+    check_checkpoint,
+    find_checkpoint,
+    load_config,
+    stop,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,6 +30,8 @@ def main() -> None:
     cfg = load_config(args)
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
+    elif not args.resume:  # training goes on from the weights of a config of the zoo
+        cfg.load_from = find_checkpoint(args.config, None, required=False)
     if args.resume:
         cfg.resume = True
     if args.amp:

@@ -20,6 +20,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmsparse import zoo
 from mmsparse.datasets.scenes import render_scene
 from mmsparse.sparse import SparseMap
 
@@ -70,12 +71,16 @@ class Measurement:
 
 def load_model(config: str, checkpoint: str | None, device: torch.device,
                cfg_options: dict | None = None) -> nn.Module:
-    """A segmentor in evaluation mode; random weights without a checkpoint, nothing is fetched."""
+    """A segmentor in evaluation mode; random weights without a checkpoint, nothing is fetched.
+
+    ``'mmsparse://NAME'`` of the zoo is a config with its weights; those have to fit.
+    """
+    checkpoint = zoo.checkpoint_of(config, checkpoint)
     cfg = read_config(config, cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint, map_location='cpu')
+        load_checkpoint(model, checkpoint, map_location='cpu', strict=zoo.is_address(checkpoint))
     return model.to(device).eval()
 
 

@@ -40,4 +40,4 @@ def convert(theirs: State) -> State:
 
 
 if __name__ == '__main__':
-    run(__doc__, 'projects/hrf/configs/wnet_hrf-1024x1104.py', convert)
+    run(__doc__, 'configs/wnet/wnet_hrf-1024x1104.py', convert)

@@ -2,8 +2,8 @@
 # renames its weights. The field of view is squeezed into 1024x1024 as in its training: 3263 of the 3504
 # columns become 1024, all of them 1104.
 _base_ = [
-    '../../../configs/_base_/models/wnet.py', '../../../configs/_base_/datasets/hrf-2336x3504.py',
-    '../../../configs/_base_/default_runtime.py', '../../../configs/_base_/schedules/schedule_400.py',
+    '../_base_/models/wnet.py', '../_base_/datasets/hrf-2336x3504.py', '../_base_/default_runtime.py',
+    '../_base_/schedules/schedule_400.py',
 ]
 model = dict(backbone=dict(num_classes=4), auxiliary_head=None)
 test_pipeline = [

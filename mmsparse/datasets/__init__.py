@@ -8,6 +8,7 @@ from .isic import ISICDataset
 from .layout import CheckedSegDataset
 from .mask_refine import BIGDataset, SaliencyRefineDataset
 from .scene_dataset import SceneDataset
+from .scene_instances import SceneInstanceDataset
 from .scenes import render_scene
 from .transforms import (
     ColorJitter,
@@ -33,5 +34,5 @@ __all__ = [
     'KeepOriginal', 'LabelBoundaryWeight', 'LoadLRLogits', 'LoadMasks', 'PackMaskInputs',
     'PackRefineInputs', 'PackWeightedSegInputs', 'PascalVOCDataset', 'PerturbMaskBoundary',
     'RandomMaskCrop', 'RandomSquareCropAndScale', 'RenderScene', 'SaliencyRefineDataset',
-    'SceneDataset', 'perturb_mask', 'render_scene'
+    'SceneDataset', 'SceneInstanceDataset', 'perturb_mask', 'render_scene'
 ]

@@ -72,6 +72,12 @@ class Canvas:
         self.classes: list[int] = []
         self.colors: list[np.ndarray] = []
         self.textures: list[tuple[float, float]] = []
+        self.things: list[int] = []
+        self.thing = 0
+
+    def begin_thing(self) -> None:
+        """Materials from here on are those of another thing."""
+        self.thing += 1
 
     def material(self,
                  label: int,
@@ -95,6 +101,7 @@ class Canvas:
         self.classes.append(label)
         self.colors.append(keep * np.asarray(color, dtype=np.float64) + (1 - keep) * self.haze)
         self.textures.append((grain, stain))
+        self.things.append(self.thing)
         return len(self.classes) - 1
 
     def polygons(self, material: int, corners: Iterable[np.ndarray]) -> None:
@@ -135,6 +142,24 @@ class Canvas:
     def labels(self) -> np.ndarray:
         """Class of every pixel, uint8 ``[H, W]``."""
         return np.asarray(self.classes, dtype=np.uint8)[self.map]
+
+    def instances(self, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Every thing of some classes, as far as it can be seen.
+
+        Args:
+            classes: of countable things: of each thing, what is of one class is one instance.
+
+        Returns:
+            Number of every pixel's instance, from 1 in the order of drawing, 0 where there is
+            none, uint16 ``[H, W]``; and the classes of instances 1, 2, ..., uint8 ``[N]``.
+        """
+        seen = np.bincount(self.map.ravel(), minlength=len(self.classes)) > 0
+        found: dict[tuple[int, int], int] = {}
+        numbers = np.zeros(len(self.classes), dtype=np.uint16)
+        for material, key in enumerate(zip(self.things, self.classes, strict=True)):
+            if seen[material] and key[1] in classes:
+                numbers[material] = found.setdefault(key, len(found) + 1)
+        return numbers[self.map], np.array([label for _, label in found], dtype=np.uint8)
 
     def picture(self, rng: np.random.Generator, *, gain: Color, noise: float) -> np.ndarray:
         """Color every material, add its texture, light the scene, add sensor noise.

@@ -16,6 +16,25 @@ from .scenes import PALETTE, SMALL_CLASSES, check_scene, render_label, render_sc
 _URI = re.compile(r'scene://seed(\d+)/(\d+)x(\d+)/(\d+)(_label)?\.png')
 
 
+def scene_list(name: str, length: int, size: tuple[int, int], seed: int, first_index: int
+               ) -> list[tuple[str, dict]]:
+    """Path and scene (arguments of ``render_scene``) of every scene of a dataset.
+
+    Args:
+        name: of the dataset, for the error.
+        length, size, seed, first_index: of the dataset.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if not isinstance(length, int) or length < 1:
+        raise ValueError(f'{name}.length must be a positive integer, got {length!r}')
+    height, width = size = check_scene(first_index, size, seed)
+    return [(f'scene://seed{seed}/{height}x{width}/{index:06d}.png',
+             dict(index=index, size=size, seed=seed))
+            for index in range(first_index, first_index + length)]
+
+
 @DATASETS.register_module()
 class SceneDataset(BaseSegDataset):
     """Scenes ``first_index ... first_index + length - 1`` of one seed.
@@ -44,24 +63,20 @@ class SceneDataset(BaseSegDataset):
                  seed: int = 0,
                  first_index: int = 0,
                  **kwargs) -> None:
-        if not isinstance(length, int) or length < 1:
-            raise ValueError(f'SceneDataset.length must be a positive integer, got {length!r}')
-        self.size = check_scene(first_index, size, seed)
-        self.length, self.seed, self.first_index = length, seed, first_index
+        self.scenes = scene_list(type(self).__name__, length, size, seed, first_index)
         super().__init__(img_suffix='.png', **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """One entry per scene, with the keys of mmseg's datasets and ``scene``."""
-        folder = f'scene://seed{self.seed}/{self.size[0]}x{self.size[1]}'
         return [
             dict(
-                img_path=f'{folder}/{index:06d}.png',
-                seg_map_path=f'{folder}/{index:06d}_label.png',
-                scene=dict(index=index, size=self.size, seed=self.seed),
+                img_path=path,
+                seg_map_path=path.replace('.png', '_label.png'),
+                scene=scene,
                 label_map=self.label_map,
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[])
-            for index in range(self.first_index, self.first_index + self.length)]
+            for path, scene in self.scenes]
 
 
 @register_backend('mmsparse_scene', prefixes='scene', force=True)

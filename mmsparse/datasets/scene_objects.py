@@ -14,6 +14,8 @@ CLASSES = ('road', 'sidewalk', 'building', 'vegetation', 'sky', 'pole', 'traffic
            'traffic light', 'lane mark', 'car', 'pedestrian')
 (ROAD, SIDEWALK, BUILDING, VEGETATION, SKY, POLE, SIGN, LIGHT, LANE, CAR,
  PEDESTRIAN) = range(len(CLASSES))
+# What can be counted: the functions that draw them tell one from the next.
+OBJECTS = (SIGN, LIGHT, CAR, PEDESTRIAN)
 
 
 def gray(rng: np.random.Generator, low: float, high: float, tint: float = 10) -> np.ndarray:
@@ -103,6 +105,7 @@ def sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     canvas.box(metal, x, 0, z, rng.uniform(.12, .18), top)
     rims = ([200, 90, 10], [40, 40, 200])
     for k in range(rng.integers(1, 3)):
+        canvas.begin_thing()
         y, r = top - .95 * k, rng.uniform(.32, .45)
         rim = canvas.material(SIGN, rims[rng.integers(2)] + gray(rng, -15, 20), distance=z)
         field = canvas.material(SIGN, gray(rng, 170, 235), distance=z)
@@ -123,6 +126,7 @@ def sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
 
 def traffic_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A dark box with three lamps, one of them lit, on a pole."""
+    canvas.begin_thing()
     metal = canvas.material(POLE, steel(rng), distance=z)
     housing = canvas.material(LIGHT, np.array([20, 165, 200]) * rng.uniform(.8, 1), distance=z)
     top = rng.uniform(2.6, 3.6)
@@ -137,6 +141,7 @@ def traffic_light(canvas: Canvas, rng: np.random.Generator, x: float, z: float) 
 
 def car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A car from behind or from the front, with a dark patch of road below it."""
+    canvas.begin_thing()
     width, height = rng.uniform(1.65, 1.95), rng.uniform(1.35, 1.75)
     paint = np.array([150, 120, 15]) * rng.uniform(.6, 1.5)  # teal
     body = canvas.material(CAR, paint, distance=z)
@@ -161,6 +166,7 @@ def car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
 
 def pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """Two legs, a torso with an arm, a head."""
+    canvas.begin_thing()
     height, stride = rng.uniform(1.5, 1.9), rng.uniform(.05, .22)
     skin = canvas.material(PEDESTRIAN, np.array([150, 130, 220]) * rng.uniform(.8, 1.1), distance=z)
     legs = canvas.material(PEDESTRIAN, np.array([110, 30, 80]) * rng.uniform(.7, 1), distance=z)

@@ -59,6 +59,18 @@ def render_label(index: int, size: tuple[int, int], seed: int = 0) -> np.ndarray
     return draw_scene(index, size, seed)[0].labels()
 
 
+def render_instances(index: int, size: tuple[int, int], seed: int = 0
+                     ) -> tuple[np.ndarray, np.ndarray]:
+    """The cars, pedestrians, traffic signs and traffic lights of :func:`render_scene`.
+
+    Returns:
+        Number of every pixel's object, from 1 (the farthest), 0 where there is none, uint16
+        ``[H, W]``; and the classes of objects 1, 2, ..., uint8 ``[N]``, numbers as in
+        ``scene_objects.CLASSES``. What is hidden is no part of an object.
+    """
+    return draw_scene(index, size, seed)[0].instances(things.OBJECTS)
+
+
 def draw_scene(index: int, size: tuple[int, int], seed: int = 0
                ) -> tuple[Canvas, np.random.Generator]:
     """The material map of a scene, and the generator that is to texture and light it.

@@ -18,9 +18,10 @@ class RenderScene(BaseTransform):
     For training: it can keep scenes in memory. In testing mmseg's own ``LoadImageFromFile`` and
     ``LoadAnnotations`` read scenes too (see :class:`mmsparse.datasets.scene_dataset.SceneBackend`).
 
-    Required keys: ``scene``, ``label_map``, ``reduce_zero_label``, ``seg_fields`` (from
-    ``mmsparse.SceneDataset``). Added keys: ``img`` (uint8 BGR ``[H, W, 3]``), ``img_shape``,
-    ``ori_shape``, ``gt_seg_map`` (uint8 ``[H, W]``).
+    Required keys: ``scene``; for labels ``label_map``, ``reduce_zero_label``, ``seg_fields`` (from
+    ``mmsparse.SceneDataset``; ``mmsparse.SceneInstanceDataset`` has none, and objects instead, for
+    mmdet's ``LoadAnnotations``). Added keys: ``img`` (uint8 BGR ``[H, W, 3]``), ``img_shape``,
+    ``ori_shape``; with the keys for labels ``gt_seg_map`` (uint8 ``[H, W]``).
 
     Args:
         cache: keep this many rendered scenes in the memory of each worker (8 MB each at
@@ -42,12 +43,15 @@ class RenderScene(BaseTransform):
             raise KeyError("RenderScene needs the key 'scene', which mmsparse.SceneDataset "
                            f'provides; got {sorted(results)}')
         image, label = self._render(results['scene'])
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        if 'seg_fields' not in results:
+            return results
         if results['reduce_zero_label']:  # class 0 becomes 255, the others move down
             label = label - 1  # uint8 wraps around
         if results['label_map'] is not None:
             label = _relabel(label, results['label_map'])
-        results['img'], results['gt_seg_map'] = image, label
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        results['gt_seg_map'] = label
         results['seg_fields'].append('gt_seg_map')
         return results
 

@@ -173,6 +173,7 @@ def test_a_name_stands_for_the_checkpoint(command, tmp_path):
 @pytest.mark.parametrize(('line', 'config', 'checkpoint'), [
     ([ADDRESS], ADDRESS, None), (['a.py', 'b.pth'], 'a.py', 'b.pth'),
     (['a.py', ADDRESS], 'a.py', ADDRESS), ([ADDRESS, 'b.pth'], ADDRESS, 'b.pth'),
+    ([ADDRESS, ADDRESS], ADDRESS, ADDRESS),
     (['mmsparse::a/b.py', 'https://c.d/e.pth'], 'mmsparse::a/b.py', 'https://c.d/e.pth')])
 def test_image_demo_tells_images_from_config_and_checkpoint(command, line, config, checkpoint):
     args = command('image_demo', 'x.jpg', 'y.jpg', *line, '--labels').parse_args()

@@ -1,0 +1,129 @@
+"""The study of mask heads: its configs build, learn a step and are scored, on made pictures."""
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmdet.utils import register_all_modules
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+
+from mmsparse.engine.config import read_config
+
+STUDY = 'projects/masks/configs'
+HEADS = {'mask-rcnn-plus': 'QueryMaskHead', 'pointrend-plus': 'QueryPointHead',
+         'refinemask-plus': 'QueryRefineMaskHead', 'effseg': 'EffSegMaskHead'}
+DATA = {'carparts-448': 18, 'scenes-1024x2048': 4}
+SIZE = (128, 160)
+
+
+def config(root, head, data):
+    cfg = read_config(str(root / STUDY / f'{head}_mnv2_3k_{data}.py'))
+    register_all_modules(init_default_scope=False)
+    init_default_scope('mmdet')
+    cfg.model.backbone.init_cfg = None
+    return cfg
+
+
+def carparts(folder, classes):
+    """Two pictures, and two polygons of a class on each."""
+    for split in ('train', 'val'):
+        (folder / 'carparts' / split).mkdir(parents=True)
+        images, things = [], []
+        for i in range(2):
+            picture = np.random.default_rng(i).integers(0, 60, (*SIZE, 3), np.uint8)
+            for x, label in ((10, 2 + i), (80, 19)):
+                picture[30:90, x:x + 60] += 120
+                things.append(dict(
+                    id=len(things) + 1, image_id=i, category_id=label, iscrowd=False, area=3600,
+                    bbox=[x, 30, 60, 60],
+                    segmentation=[[x, 30, x + 60, 30, x + 60, 90, x, 90]]))
+            cv2.imwrite(str(folder / 'carparts' / split / f'{i}.jpg'), picture)
+            images.append(dict(id=i, file_name=f'{i}.jpg', width=SIZE[1], height=SIZE[0]))
+        categories = [dict(id=i, name=name) for i, name in enumerate(
+            ('_background_', *classes), start=1)]
+        (folder / 'carparts' / f'{split}.json').write_text(json.dumps(
+            dict(images=images, annotations=things, categories=categories)))
+
+
+def test_names_are_unique(root):
+    """mim looks a config up by its file name."""
+    names = [path.name for folder in ('configs', 'projects') for path in root.glob(
+        f'{folder}/**/*.py') if 'configs' in path.parts and '_base_' not in path.parts]
+    assert len(names) == len(set(names))
+    found = {path.stem for path in (root / STUDY).glob('*.py')}
+    assert found == {f'{head}_mnv2_3k_{data}' for head in HEADS for data in DATA}
+
+
+@pytest.mark.parametrize('data', DATA)
+def test_all_heads_share_everything_but_the_head(root, data):
+    configs = {head: config(root, head, data) for head in HEADS}
+    rest = []
+    for head, cfg in configs.items():
+        with torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        assert type(model.roi_head.mask_head).__name__ == HEADS[head]
+        plain = cfg.to_dict()
+        counts = re.findall(r"'num_classes': (\d+)", str(plain['model']['roi_head']))
+        assert set(counts) == {str(DATA[data])}
+        del plain['model']['roi_head']['mask_head'], plain['model']['roi_head'][
+            'mask_roi_extractor']
+        rest.append(plain)
+    assert all(plain == rest[0] for plain in rest)
+    cfg = configs['effseg']
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 3000
+    flips = [step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomFlip']
+    assert bool(flips) == (data == 'scenes-1024x2048')  # parts of cars know left from right
+
+
+@pytest.mark.parametrize('head, data', [
+    ('effseg', 'carparts-448'), ('effseg', 'scenes-1024x2048'),
+    *(pytest.param(head, data, marks=pytest.mark.slow) for head in HEADS for data in DATA
+      if head != 'effseg')])
+def test_a_step_and_a_score(root, tmp_path, monkeypatch, head, data):
+    monkeypatch.setenv('MMSPARSE_DATA', str(tmp_path))
+    cfg = config(root, head, data)
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    if data == 'carparts-448':
+        carparts(tmp_path, train.metainfo.classes)
+    for part in (train, val) if 'scenes' in data else ():
+        part.update(length=2, size=(192, 256), min_area=100)
+        for step in part.pipeline:
+            if step.type == 'RandomCrop':
+                step.crop_size = (160, 160)
+    for part in (train, val):
+        for step in part.pipeline:
+            if step.type == 'RandomChoiceResize':
+                step.scales = [(128, 128)]
+            if step.type == 'Resize' and 'scale' in step:
+                step.scale = (128, 128)
+    model = MODELS.build(cfg.model)
+    model.rpn_head.init_weights()
+    model.roi_head.bbox_head.init_weights()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    learn = DATASETS.build(train)
+    losses = model.train_step(pseudo_collate([learn[0], learn[1]]),
+                              build_optim_wrapper(model, cfg.optim_wrapper))
+    assert all(value.isfinite() for value in losses.values())
+    mask = [name for name in before if 'mask_head' in name]
+    changed = [name for name in mask if not model.get_parameter(name).equal(before[name])]
+    assert len(changed) > 0.9 * len(mask)
+    data = DATASETS.build(val)
+    model.eval()
+    model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
+    model.roi_head.test_cfg.update(score_thr=0.0, max_per_img=10)
+    evaluator = Evaluator(cfg.val_evaluator)
+    evaluator.dataset_meta = data.metainfo
+    for i in range(2):
+        batch = pseudo_collate([data[i]])
+        with torch.no_grad():
+            found = model.test_step(batch)
+        assert len(found[0].pred_instances) == 10
+        evaluator.process(found, batch)
+    figures = evaluator.evaluate(2)
+    assert all(0 <= figures[f'coco/{kind}_mAP'] <= 1 for kind in ('bbox', 'segm', 'boundary'))

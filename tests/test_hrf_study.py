@@ -39,13 +39,13 @@ def folder(root, tmp_path, monkeypatch):
 
 def test_prepare_learn_and_predict(root, folder):
     (folder / 'small.py').write_text(
-        f"_base_ = '{root / REFINER}'\nmodel = dict(lr_size={LOW})\n")
+        f"_base_ = '{root / REFINER}'\nmodel = dict("
+        f"lr_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}')\n")
     subprocess.run(
-        [sys.executable, '-W', 'ignore', 'projects/hrf/prepare.py', folder / 'small.py', '--low',
-         folder / 'wnet.pth', '--out', folder / 'prepared', '--name', 'scores', '--numbers', '6'],
+        [sys.executable, '-W', 'ignore', 'projects/hrf/prepare.py', folder / 'small.py',
+         '--out', folder / 'prepared', '--name', 'scores', '--numbers', '6'],
         cwd=root, check=True, capture_output=True)
     cfg = Config.fromfile(folder / 'small.py')
-    cfg.model.segmentor_checkpoint = str(folder / 'wnet.pth')
     cfg.model.selector.update(alpha=0.0, max_density=0.5)
     model = MODELS.build(cfg.model)
     model.init_weights()

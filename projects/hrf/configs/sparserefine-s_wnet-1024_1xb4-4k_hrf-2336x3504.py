@@ -1,0 +1,58 @@
+# SparseRefine on the released W-Net: its scores at 1024x1024, refined at the photograph's own size. What
+# it learns from is written by projects/hrf/prepare.py.
+_base_ = [
+    '../../../configs/_base_/models/wnet.py', '../../../configs/_base_/datasets/hrf-2336x3504.py',
+    '../../../configs/_base_/default_runtime.py', '../../../configs/_base_/schedules/schedule_400.py',
+]
+# What you may want to change
+alpha = 0.3
+low_size = (1024, 1104)
+channels = (16, 32, 64)
+max_iters = 4000
+prepared = 'work_dirs/hrf'
+scores = f'{prepared}/wnet-1024'
+
+segmentor = _base_.model
+segmentor.backbone.num_classes = 4
+segmentor.auxiliary_head = None
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', imdecode_backend='cv2'),
+    dict(type='mmsparse.LoadLRLogits', logits_root=scores),
+    dict(type='RandomCrop', crop_size=_base_.crop_size),
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='mmsparse.PackRefineInputs'),
+]
+train_dataloader = dict(dataset=dict(
+    data_root=prepared, img_suffix='.bmp', seg_map_suffix='.bmp', pipeline=train_pipeline))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
+    dict(type='PolyLR', eta_min=1e-5, power=0.9, begin=50, end=max_iters, by_epoch=False),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+model = dict(
+    _delete_=True,
+    type='mmsparse.SparseRefineSegmentor',
+    segmentor=segmentor,
+    segmentor_checkpoint='mmsparse://wnet_hrf',
+    lr_size=low_size,
+    joint_aug='post_lr',
+    selector=dict(type='mmsparse.EntropySelector', alpha=alpha, min_points=256),
+    decode_head=dict(
+        type='mmsparse.SparseRefineHead',
+        extractor=dict(type='mmsparse.SparseUNet', channels=channels),
+        ensembler=dict(type='mmsparse.GatedEnsembler')),
+    test_cfg=dict(mode='whole', seg_logits=False))
+default_hooks = dict(
+    checkpoint=dict(interval=500, max_keep_ckpts=2),
+    visualization=dict(_delete_=True, type='mmsparse.RefinementVisualizationHook'))
+visualizer = dict(type='mmsparse.RefinementVisualizer')
+val_evaluator = [
+    dict(type='IoUMetric', iou_metrics=['mIoU', 'mDice']),
+    dict(type='mmsparse.LowResIoUMetric'),
+    dict(type='mmsparse.SelectorMetric'),
+    dict(type='mmsparse.ThinStructureMetric'),
+]
+test_evaluator = val_evaluator

@@ -1,0 +1,66 @@
+r"""What a refiner learns from, decoded once: photographs, labels and low-resolution scores.
+
+    python projects/hrf/prepare.py CONFIG --out work_dirs/hrf --name wnet-1024
+
+Writes the training photographs and labels as uncompressed pictures, which are read faster than JPEG
+and PNG, and the scores of the config's frozen segmentor as `mmsparse.LoadLRLogits` reads them.
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
+
+from mmsparse.engine import progress_display
+from mmsparse.engine.config import read_config
+
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs')]
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='of a refiner')
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--name', required=True, help='folder of the scores, below --out')
+    parser.add_argument('--numbers', type=int, nargs='+', default=tuple(range(6, 14)))
+    return parser.parse_args()
+
+
+@torch.no_grad()
+def main() -> None:
+    """Write all three."""
+    args = parse_args()
+    cfg = read_config(args.config)
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg.model).eval()
+    model.init_weights()
+    data = DATASETS.build(dict(cfg.val_dataloader.dataset, numbers=args.numbers,
+                               pipeline=PIPELINE))
+    folders = [args.out / name for name in ('images', 'labels', args.name)]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    with progress_display() as progress:
+        task = progress.add_task('Prepare', total=len(data), note='')
+        for item in data:
+            image, sample = item['inputs'], item['data_samples']
+            stem = Path(sample.img_path).stem
+            scores = model.low_resolution(
+                model.data_preprocessor(pseudo_collate([item]))['inputs']).scores[0]
+            for folder, picture in zip(folders, (image.permute(1, 2, 0),
+                                                 sample.gt_sem_seg.data[0].byte()), strict=False):
+                cv2.imwrite(str(folder / f'{stem}.bmp'), picture.numpy())
+            np.save(folders[2] / f'{stem}.npy', scores.half().numpy())
+            progress.update(task, advance=1, note=stem)
+
+
+if __name__ == '__main__':
+    main()

@@ -13,8 +13,8 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
 STUDY = 'projects/hrf/configs'
-REFINER = f'{STUDY}/sparserefine-s_wnet-1024_1xb4-4k_hrf-2336x3504.py'
-LOW, SIZE = (40, 56), (96, 136)
+REFINER = f'{STUDY}/sparserefine-s_wnet-1024_1xb4-3k_hrf-1366x2048.py'
+LOW, HIGH, SIZE = (40, 56), (96, 136), (192, 272)
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def folder(root, tmp_path, monkeypatch):
     for kind in ('h', 'g', 'dr'):
         image = np.random.default_rng(0).integers(0, 60, (*SIZE, 3), np.uint8)
         label = np.zeros(SIZE, np.uint8)
-        image[30:44], label[30:44] = 200, 2
-        label[:, -5:] = 255
+        image[60:88], label[60:88] = 200, 2
+        label[:, -10:] = 255
         for name, picture in ((f'images/06_{kind}.jpg', image), (f'labels/06_{kind}.png', label)):
             path = tmp_path / 'hrf' / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,12 +40,16 @@ def folder(root, tmp_path, monkeypatch):
 def test_prepare_learn_and_predict(root, folder):
     (folder / 'small.py').write_text(
         f"_base_ = '{root / REFINER}'\nmodel = dict("
-        f"lr_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}')\n")
+        f"lr_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}')\n"
+        f'_base_.test_pipeline[1].scale = {HIGH[::-1]}\n'
+        'val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))\n')
     subprocess.run(
         [sys.executable, '-W', 'ignore', 'projects/hrf/prepare.py', folder / 'small.py',
          '--out', folder / 'prepared', '--name', 'scores', '--numbers', '6'],
         cwd=root, check=True, capture_output=True)
     cfg = Config.fromfile(folder / 'small.py')
+    for part in ('images', 'labels'):
+        assert cv2.imread(str(folder / f'prepared/{part}/06_g.bmp')).shape == (*HIGH, 3)
     cfg.model.selector.update(alpha=0.0, max_density=0.5)
     model = MODELS.build(cfg.model)
     model.init_weights()

@@ -2,8 +2,9 @@ r"""What a refiner learns from, decoded once: photographs, labels and low-resolu
 
     python projects/hrf/prepare.py CONFIG --out work_dirs/hrf --name wnet-1024
 
-Writes the training photographs and labels as uncompressed pictures, which are read faster than JPEG
-and PNG, and the scores of the config's frozen segmentor as `mmsparse.LoadLRLogits` reads them.
+Writes the training photographs and labels, at the size of the config's test pipeline, as uncompressed
+pictures, which are read faster than JPEG and PNG, and the scores of the config's frozen segmentor as
+`mmsparse.LoadLRLogits` reads them.
 """
 from __future__ import annotations
 
@@ -19,9 +20,6 @@ from mmseg.registry import DATASETS, MODELS
 
 from mmsparse.engine import progress_display
 from mmsparse.engine.config import read_config
-
-PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
-            dict(type='PackSegInputs')]
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,8 +41,7 @@ def main() -> None:
     init_default_scope('mmseg')
     model = MODELS.build(cfg.model).eval()
     model.init_weights()
-    data = DATASETS.build(dict(cfg.val_dataloader.dataset, numbers=args.numbers,
-                               pipeline=PIPELINE))
+    data = DATASETS.build(dict(cfg.val_dataloader.dataset, numbers=args.numbers))
     folders = [args.out / name for name in ('images', 'labels', args.name)]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,9 +52,12 @@ def main() -> None:
             stem = Path(sample.img_path).stem
             scores = model.low_resolution(
                 model.data_preprocessor(pseudo_collate([item]))['inputs']).scores[0]
-            for folder, picture in zip(folders, (image.permute(1, 2, 0),
-                                                 sample.gt_sem_seg.data[0].byte()), strict=False):
-                cv2.imwrite(str(folder / f'{stem}.bmp'), picture.numpy())
+            image = image.permute(1, 2, 0).numpy()
+            # EXACT: OpenCV's plain nearest neighbor moves labels by up to half a pixel.
+            label = cv2.resize(sample.gt_sem_seg.data[0].byte().numpy(), image.shape[1::-1],
+                               interpolation=cv2.INTER_NEAREST_EXACT)
+            cv2.imwrite(str(folders[0] / f'{stem}.bmp'), image)
+            cv2.imwrite(str(folders[1] / f'{stem}.bmp'), label)
             np.save(folders[2] / f'{stem}.npy', scores.half().numpy())
             progress.update(task, advance=1, note=stem)
 

@@ -14,6 +14,9 @@ train_pipeline = [
 train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1)
 test_dataloader = val_dataloader
+# twice as fast on a CPU with bfloat16 units
+optim_wrapper = dict(type='mmsparse.BFloat16OptimWrapper')
+custom_hooks = [dict(type='mmsparse.ChannelsLastHook')]
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=600, eta_min=1e-6, by_epoch=False)]
 train_cfg = dict(max_iters=600, val_interval=600)
 default_hooks = dict(checkpoint=dict(interval=600, save_best=None))

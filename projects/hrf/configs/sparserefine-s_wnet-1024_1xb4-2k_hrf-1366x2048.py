@@ -10,7 +10,7 @@ alpha = 0.2
 low_size = (1024, 1104)
 size = (2048, 1366)
 channels = (16, 32, 64)
-max_iters = 3000
+max_iters = 2000
 prepared = 'work_dirs/hrf-2048'
 scores = f'{prepared}/wnet-1024'
 

@@ -1,8 +1,7 @@
 """The sparse 2-D floor: maps, layers, selection. spconv is imported at the first convolution."""
-from .complexity import coarser, strided_pairs, submanifold_pairs
+from .backends import ActiveMap, MaskedMap, RowMap, SpconvMap, TrainedRowMap
 from .layers import ActiveBatchNorm, DownConv2d, Linear1x1, SubMConv2d, UpConv2d
 from .maps import SparseMap
-from .masked_dense import MaskedMap
 from .selection import (
     dilate,
     entropy,
@@ -16,25 +15,30 @@ from .selection import (
 from .selectors import BoundarySelector, EntropySelector, Selection, Selector
 from .sps import SPSMap, from_dense, keep_best, neighbors, select, split, to_dense
 from .sps_layers import SPSConv2d, SPSDeformConv2d, sum_of_convolutions
+from .topology import Topology
 from .upsampled import UpsampledLogits
 
 __all__ = [
     'ActiveBatchNorm',
+    'ActiveMap',
     'BoundarySelector',
     'DownConv2d',
     'EntropySelector',
     'Linear1x1',
     'MaskedMap',
+    'RowMap',
     'SPSConv2d',
     'SPSDeformConv2d',
     'SPSMap',
     'Selection',
     'Selector',
     'SparseMap',
+    'SpconvMap',
     'SubMConv2d',
+    'Topology',
+    'TrainedRowMap',
     'UpConv2d',
     'UpsampledLogits',
-    'coarser',
     'dilate',
     'entropy',
     'entropy_of_probabilities',
@@ -47,8 +51,6 @@ __all__ = [
     'neighbors',
     'select',
     'split',
-    'strided_pairs',
-    'submanifold_pairs',
     'sum_of_convolutions',
     'to_dense',
     'top_k_mask',

@@ -11,13 +11,16 @@ size, ``N`` active and ``M`` passive rows, ``C, D`` channels in and out, ``k`` t
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .maps import DEBUG
+# Checks that read every row. They cost a pass and a device sync, so they are for tests and for
+# hunting a bug.
+DEBUG = os.environ.get('MMSPARSE_DEBUG', '0') not in ('', '0')
 
 Offsets = Sequence[tuple[int, int]]  # rows and columns from a cell to its taps
 

@@ -16,7 +16,7 @@ from mmsparse.engine.benchmark import (
 from mmsparse.engine.machine import dense_conv_rate, peak_memory
 from mmsparse.engine.stages import StageClock
 from mmsparse.registry import MODELS
-from mmsparse.sparse import coarser
+from mmsparse.sparse import Topology
 from tests.models.tiny import batch, build_refine, segmentor_cfg
 
 STAGES = ['low-resolution pass', 'selection', 'gathering', 'U-Net', 'ensembling', 'write-back']
@@ -60,7 +60,7 @@ def test_thin_bands_are_exact(density):
 def test_thin_bands_fill_coarse_levels_as_documented():
     mask, shares = thin_bands((1024, 2048), 0.118), []
     for _ in range(5):
-        mask = coarser(mask, 1)
+        mask = Topology(mask).coarse(1).mask
         shares.append(round(100 * float(mask.float().mean())))
     assert shares == [17, 27, 47, 79, 99]
 

@@ -96,7 +96,7 @@ def test_padding_is_cut_off_and_never_selected(seg_logits):
         assert sample.low_res_sem_seg.shape == (80, 96)
     data = batch(model, **meta)
     pixels, _ = select(model, data, [s.metainfo for s in data['data_samples']])
-    assert pixels.indices[:, 1].max() == 79 and pixels.indices[:, 2].max() == 95
+    assert pixels.topology.indices[:, 1].max() == 79 and pixels.topology.indices[:, 2].max() == 95
 
 
 @torch.no_grad()

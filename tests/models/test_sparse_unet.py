@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmsparse.registry import MODELS
-from mmsparse.sparse import SparseMap
+from mmsparse.sparse import SparseMap, SpconvMap
 from tests.oracles import DenseUNet, boundary_mask
 
 
@@ -115,7 +115,7 @@ def test_dense_below_a_full_level_equals_the_oracle(monkeypatch, padding, traini
     """What `auto` does on CUDA, here on the CPU: rows above, a dense map from some level down."""
     torch.manual_seed(0)
     net = randomize_norms(build(channels=(8, 12, 16, 24), down_padding=padding)).double()
-    monkeypatch.setattr(net, '_dense_above', lambda sparse_map: 0.1)
+    monkeypatch.setattr(net, '_start', lambda pixels: SpconvMap.of(pixels, dense_above=0.1))
     image, mask = torch.randn(2, 3, 97, 130), boundary_mask(2, 97, 130)
     switched = []
     net.levels.below.down_norm.register_forward_hook(
@@ -124,7 +124,7 @@ def test_dense_below_a_full_level_equals_the_oracle(monkeypatch, padding, traini
     assert max(errors) < 1e-9 and switched == ['MaskedMap']
     mask = torch.rand(2, 97, 130) < 0.002
     compare(net, image.double(), mask, padding=padding, depth=4)
-    assert switched[1] == 'SparseConvTensor'
+    assert switched[1] == 'SpconvMap'
 
 
 @torch.no_grad()
@@ -226,15 +226,43 @@ def test_parameter_counts(channels, total):
     assert sum(type(m).__name__ == 'ResidualBlock' for m in net.modules()) == 4 * len(channels) - 2
 
 
-def test_autocast_does_not_reach_the_engine():
+@pytest.mark.parametrize('engine', ['sparse', 'dense'])
+def test_autocast_does_not_reach_spconv_and_dense_convolutions(engine):
     torch.manual_seed(0)
-    net = randomize_norms(build(channels=(8, 16))).eval()
+    net = randomize_norms(build(channels=(8, 16), engine=engine)).eval()
     pixels = SparseMap.from_mask(torch.randn(1, 3, 96, 96), boundary_mask(1, 96, 96))
     plain = net(pixels)
     with torch.autocast('cpu', torch.bfloat16):
         assert torch.equal(net(pixels), plain)
     half = pixels.replace_features(pixels.features.half())
     assert net(half).dtype == torch.float32
+
+
+@pytest.mark.parametrize('by', ['autocast', 'weights'])
+@torch.no_grad()
+def test_bfloat16_inference_is_close_to_float64(by):
+    """A relative error of 2 units of bfloat16's last place, after 14 convolutions."""
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(16, 32))).eval()
+    image, mask = torch.randn(2, 3, 97, 130), boundary_mask(2, 97, 130)
+    state = {k: v.double() for k, v in net.state_dict().items()}
+    expected = DenseUNet(state, 2, 1, False)(image.double(), mask[:, None].double())
+    pixels = SparseMap.from_mask(image, mask)
+    if by == 'weights':
+        found = net.bfloat16()(pixels)
+    else:
+        with torch.autocast('cpu', torch.bfloat16):
+            found = net(pixels)
+    assert found.dtype == torch.bfloat16
+    assert relative_error([found], [expected]) < 2 * 2 ** -7
+
+
+def test_a_bfloat16_step_leaves_float32_gradients():
+    net = build(channels=(8, 12, 16)).train()
+    pixels = SparseMap.from_mask(torch.randn(2, 3, 97, 130), boundary_mask(2, 97, 130))
+    with torch.autocast('cpu', torch.bfloat16):
+        net(pixels).float().square().mean().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.any() for p in net.parameters())
 
 
 @pytest.mark.parametrize(('kwargs', 'message'), [

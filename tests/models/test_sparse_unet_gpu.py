@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from mmsparse.sparse import SparseMap
+from mmsparse.sparse import SparseMap, Topology
 from tests.models.test_sparse_unet import build, compare, masks, randomize_norms, relative_error
 from tests.models.tiny import batch, build_refine
 
@@ -52,8 +52,7 @@ class OnCuda:
         return [(k, Cpu(p)) for k, p in self.net.named_parameters()]
 
     def __call__(self, pixels):
-        on_cuda = SparseMap(pixels.features.cuda(), pixels.indices.cuda(), pixels.spatial_shape,
-                            pixels.batch_size)
+        on_cuda = SparseMap(pixels.features.cuda(), Topology(pixels.topology.mask.cuda()))
         return self.net(on_cuda).cpu()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmsparse.datasets import LoadLRLogits
 from mmsparse.models.sparserefine import SparseRefineHead, SparseUNet
 from mmsparse.registry import MODELS
-from mmsparse.sparse import SparseMap, UpsampledLogits, coarser
+from mmsparse.sparse import SparseMap, Topology, UpsampledLogits
 from tests import authors
 from tests.test_sparserefine_converter import NARROW, converted, head_cfg
 
@@ -75,7 +75,7 @@ def test_unet(unets, unet, grid, engine):
 def test_pixels_of_the_levels(unets, grid):
     _, mask = pixels_of(unets, grid)
     for level in range(6):
-        mask = coarser(mask, 0) if level else mask
+        mask = Topology(mask).coarse(0).mask if level else mask
         assert int(mask.sum()) == unets[f'{grid}_sites_stride{2 ** level}']
         if f'{grid}_coarse_coordinates_stride{2 ** level}' in unets:
             assert set(map(tuple, mask.nonzero().tolist())) == set(map(

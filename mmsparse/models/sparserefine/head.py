@@ -69,9 +69,10 @@ class SparseRefineHead(BaseModule):
         Returns:
             The classifier's and the ensembler's logits, float32 ``[N, K]`` each.
         """
+        features = self.extractor(pixels)
         # Entropies and logits of the two sources are compared: float32, outside autocast.
         with torch.autocast(low_logits.device.type, enabled=False):
-            refined = self.classifier(self.extractor(pixels).float())
+            refined = self.classifier(features.float())
             return refined, self.ensembler(low_logits.float(), refined)
 
     def loss(self, pixels: SparseMap, low_logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -281,7 +281,7 @@ class SparseRefineSegmentor(BaseSegmentor):
                ) -> tuple[SparseMap, Tensor]:
         """The selected pixels with their color, and their low-resolution logits ``[N, K]``."""
         pixels = SparseMap.from_mask(inputs, mask)
-        return pixels, low.at(pixels.indices)
+        return pixels, low.at(pixels.topology.indices)
 
     def refine(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
         """Refined logits of the selected pixels, ``[N, K]``."""

@@ -45,7 +45,7 @@ def refine_windows(refine: Callable[[SparseMap, Tensor], Tensor], pixels: Sparse
         ``[N, K]``; with one window exactly ``refine(pixels, low_logits)``.
     """
     total = count = None
-    for window in windows(pixels.spatial_shape, crop_size, stride):
+    for window in windows(pixels.topology.spatial_shape, crop_size, stride):
         part, rows = pixels.crop(*window)
         refined = refine(part, low_logits[rows])
         if total is None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsparse.registry import MODELS
-from mmsparse.sparse import SparseMap, coarser, strided_pairs, submanifold_pairs
+from mmsparse.sparse import SparseMap, Topology
 
 
 def loops(mask, padding):
@@ -30,9 +30,10 @@ def loops(mask, padding):
 def test_pairs_against_loops(h, w, padding, share, seed):
     mask = torch.rand(2, h, w, generator=torch.Generator().manual_seed(seed)) < share
     same, joined, coarse = loops(mask, padding)
-    assert submanifold_pairs(mask) == same
-    assert strided_pairs(mask, padding) == joined
-    assert torch.equal(coarser(mask, padding), coarse)
+    pixels = Topology(mask)
+    assert pixels.pairs == same
+    assert pixels.strided_pairs(padding) == joined
+    assert torch.equal(pixels.coarse(padding).mask, coarse)
 
 
 @pytest.mark.parametrize('padding', [0, 1])
@@ -47,25 +48,29 @@ def test_macs_are_those_of_spconvs_own_pairs(padding):
     def count(module, inputs, output):
         nonlocal total
         weight = module.weight.shape[0] * module.weight.shape[-1]
+        tables = inputs[0].tensor.indice_dict | output.tensor.indice_dict
         if type(module).__name__ == 'SubMConv2d':
             # spconv stores the taps before the middle one; the others mirror them
-            half = output.indice_dict[f'subm{module.level}'].indice_pair_num[:4]
-            pairs = 2 * int(half.sum()) + len(output.features)
+            half = tables[f'subm{output.level}'].indice_pair_num[:4]
+            pairs = 2 * int(half.sum()) + len(output.rows())
         else:
-            maps = inputs[0].indice_dict | output.indice_dict
-            pairs = int(maps[f'down{module.level}'].indice_pair_num.sum())
+            level = min(inputs[0].level, output.level)
+            pairs = int(tables[f'down{level}'].indice_pair_num.sum())
         total += pairs * weight
 
     def count_linear(module, inputs, output):
         nonlocal total
-        total += len(output.features) * module.weight.numel()
+        total += len(output.rows()) * module.weight.numel()
 
+    hooks = []
     for module in unet.modules():
         if type(module).__name__ in ('SubMConv2d', 'DownConv2d', 'UpConv2d'):
-            module.register_forward_hook(count)
+            hooks.append(module.register_forward_hook(count))
         elif type(module).__name__ == 'Linear1x1':
-            module.register_forward_hook(count_linear)
+            hooks.append(module.register_forward_hook(count_linear))
     unet(SparseMap.from_mask(torch.randn(2, 3, 97, 102), mask))
+    for hook in hooks:
+        hook.remove()
     assert unet.macs(mask) == total > 0
 
 

@@ -13,7 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from .sites import SPARE, RowMap, Sites
+from ..topology import Topology
+from .arena import Arena
 from .winograd import WRITE, Affine, affine_relu, tile_cost, winograd_product
 
 BLOCK = 1 << 21  # floats of a block of gathered rows: 8 MB, about a last-level cache
@@ -21,26 +22,23 @@ BLOCK = 1 << 21  # floats of a block of gathered rows: 8 MB, about a last-level 
 MOVE = 15
 
 
-def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, sites: Sites, *, out: Tensor,
-                     affine: Affine | None = None, plus: Tensor | None = None) -> Tensor:
+def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: Tensor,
+            affine: Affine | None = None, plus: Tensor | None = None) -> None:
     """Rows that ``table`` names, side by side, times ``matrix``; no gradients.
 
     Args:
         rows: ``[N, C]``.
         table: int32 ``[M, k]``, row numbers.
         matrix: ``[k * C, D]``.
-        sites: whose memory to use.
-        out: ``[M + 1, D]``, written to; the last row becomes zero.
+        arena: gives the memory for blocks.
+        out: ``[M + 1, D]`` or more rows, written to; row ``M`` becomes zero.
         affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
         plus: ``[M + 1, D]``, added to the product.
-
-    Returns:
-        ``out``.
     """
     (m, k), c = table.shape, rows.shape[1]
     out[m] = 0
     step = max(1, BLOCK // (k * c))
-    block = sites.memory((min(step, m) * k, c), rows, 'gathered')
+    block = arena.take((min(step, m) * k, c), rows.dtype)
     for top in range(0, m, step):
         part = table[top:top + step]
         gathered = block[:part.numel()]
@@ -52,7 +50,6 @@ def gathered_product(rows: Tensor, table: Tensor, matrix: Tensor, sites: Sites, 
             torch.addmm(plus[top:top + len(part)], gathered, matrix, out=result)
         if affine is not None:
             affine_relu(result, affine, out=result)
-    return out
 
 
 def tap_matrix(weight: Tensor) -> Tensor:
@@ -78,69 +75,53 @@ def worth_a_tile(histogram: list[int], c: int, d: int) -> int:
     return least if saved > WRITE * 36 * c * d else 17
 
 
-def subm_conv(x: RowMap, weight: Tensor, *, affine: Affine | None = None,
-              plus: RowMap | None = None, scratch: str | None = None) -> RowMap:
+def subm_conv(rows: Tensor, topology: Topology, weight: Tensor, arena: Arena, *, out: Tensor,
+              affine: Affine | None = None, plus: Tensor | None = None) -> None:
     """3x3 convolution onto the same pixels, tile by tile in whichever way costs less.
 
     Args:
+        rows: ``[N + 1, C]``, the last one zero.
         weight: ``[D, 3, 3, C]``.
+        arena: gives the memory for blocks.
+        out: ``[N + SPARE, D]``, written to; row ``N`` becomes zero.
         affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
-        plus: added to the convolution.
-        scratch: name of the memory that the result stands in, until that is written to again.
+        plus: ``[N + 1, D]``, added to the convolution; not together with ``affine``.
     """
-    (d, _, _, c), sites = weight.shape, x.sites
-    room = sites.memory((len(sites) + SPARE, d), x.rows, scratch)
-    out = room[:len(sites) + 1]
-    rest = None if plus is None else plus.rows
+    (d, _, _, c), n = weight.shape, len(topology)
     matrix = tap_matrix(weight)
-    least = worth_a_tile(sites.tile_histogram, c, d)
+    # Winograd's transforms lose digits that bfloat16 does not have.
+    least = (17 if rows.dtype == torch.bfloat16 else
+             worth_a_tile(topology.tile_histogram, c, d))
     if least > 16:
-        return x.replace_rows(gathered_product(
-            x.rows, sites.neighbors, matrix, sites, out=out, affine=affine, plus=rest))
-    tiles = sites.tiles(least)
-    winograd_product(x.rows, tiles, weight, sites, out=room, affine=affine)
+        product(rows, topology.neighbors, matrix, arena, out=out, affine=affine, plus=plus)
+        return
+    tiles = topology.tiles(least)
+    winograd_product(rows, tiles, weight, arena, out=out, affine=affine)
     if len(tiles.loose):
-        part = sites.memory((len(tiles.loose) + 1, d), x.rows, 'part')
-        gathered_product(x.rows, tiles.loose_neighbors, matrix, sites, out=part,
-                         affine=affine)
+        part = arena.take((len(tiles.loose) + 1, d), rows.dtype)
+        product(rows, tiles.loose_neighbors, matrix, arena, out=part, affine=affine)
         out.index_copy_(0, tiles.loose, part[:-1])
-    if rest is not None:
-        out += rest
-    out[-1] = 0  # the tiles wrote to spare rows what no pixel wants
-    return x.replace_rows(out)
+    if plus is not None:
+        out[:n] += plus[:n]
+    out[n] = 0  # the tiles wrote to spare rows what no pixel wants
 
 
-def down_conv(x: RowMap, weight: Tensor, padding: int, scratch: str | None = None) -> RowMap:
-    """3x3 convolution of stride 2 onto every cell that reads an active pixel.
-
-    Args:
-        weight: ``[D, 3, 3, C]``.
-        scratch: as in :func:`subm_conv`.
-    """
-    table, cells = x.sites.read_by(padding), x.sites.coarse(padding)
-    out = cells.memory((len(cells) + 1, len(weight)), x.rows, scratch)
-    return RowMap(gathered_product(x.rows, table, tap_matrix(weight), cells, out=out), cells)
-
-
-def up_conv(x: RowMap, weight: Tensor, padding: int, fine: RowMap, join: bool = False,
-            scratch: str | None = None) -> RowMap:
-    """Inverse of :func:`down_conv`, onto the pixels that it read.
+def up_conv(rows: Tensor, fine: Topology, weight: Tensor, padding: int, arena: Arena, *,
+            out: Tensor) -> None:
+    """Inverse of a convolution of stride 2, onto the pixels that it read.
 
     Args:
+        rows: of the coarse cells, ``[M + 1, C]``, the last one zero.
+        fine: the pixels.
         weight: ``[D, 3, 3, C]``.
-        fine: over those pixels.
-        join: give the channels of ``fine`` first, then the result's.
-        scratch: as in :func:`subm_conv`.
+        padding: of the convolution that it inverts.
+        arena: gives the memory for blocks.
+        out: ``[N + 1, D]`` or more rows, columns of wider ones maybe; row ``N`` becomes zero.
     """
-    sites, d = fine.sites, len(weight)
     taps_of = weight.flatten(1, 2)
-    c = fine.rows.shape[1] if join else 0
-    out = sites.memory((len(sites) + 1, c + d), x.rows, scratch)
-    out[:, :c] = fine.rows[:, :c]
-    out[-1] = 0
-    for pixels, table, taps in sites.readers(padding):
-        if len(pixels):
-            part = sites.memory((len(pixels) + 1, d), x.rows, 'part')
-            gathered_product(x.rows, table, tap_matrix(taps_of[:, taps]), sites, out=part)
-            out[:, c:].index_copy_(0, pixels, part[:-1])
-    return fine.replace_rows(out)
+    for readers in fine.readers(padding):
+        if len(readers.pixels):
+            part = arena.take((len(readers.pixels) + 1, len(weight)), rows.dtype)
+            product(rows, readers.cells, tap_matrix(taps_of[:, readers.taps]), arena, out=part)
+            out.index_copy_(0, readers.pixels, part[:-1])
+    out[len(fine)] = 0

@@ -17,7 +17,8 @@ import functools
 import torch
 from torch import Tensor
 
-from .sites import Sites, Tiles
+from ..topology import Tiles
+from .arena import Arena
 
 Affine = tuple[Tensor, Tensor]  # scale and shift of a batch norm
 
@@ -59,7 +60,7 @@ def tile_cost(c: int, d: int, move: int) -> int:
     return 36 * c * d + TRANSFORM * (36 * 36 * c + 36 * 16 * d) + move * (36 * c + 16 * d)
 
 
-def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, sites: Sites, *, out: Tensor,
+def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, arena: Arena, *, out: Tensor,
                      affine: Affine | None = None) -> None:
     """3x3 convolution onto the pixels of some tiles; no gradients.
 
@@ -67,7 +68,7 @@ def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, sites: Sites, *
         rows: ``[N + 1, C]``, the last row zero.
         tiles: the tiles.
         weight: ``[D, 3, 3, C]``.
-        sites: whose memory to use.
+        arena: gives the memory for blocks.
         out: ``[N + SPARE, D]``, written to at the tiles' pixels; from row ``N`` on it is garbage.
         affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
     """
@@ -78,10 +79,10 @@ def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, sites: Sites, *
     parts = weight.split(max(64, PART // (36 * c)) if t <= step else d)
     width = len(parts[0])
     if len(parts) == 1:
-        weights = transformed_weight(weight, sites)
+        transformed = transformed_weight(weight, arena)
     gathered_room, input_room, product_room, result_room = (
-        sites.memory((size * step,), rows, name) for name, size in dict(
-            tiles=36 * c, inputs=36 * c, products=36 * width, results=16 * width).items())
+        arena.take((size * step,), rows.dtype)
+        for size in (36 * c, 36 * c, 36 * width, 16 * width))
     for start in range(0, t, step):
         reads, writes = tiles.reads[start:start + step], tiles.writes[:, start:start + step]
         k = len(reads)
@@ -91,10 +92,11 @@ def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, sites: Sites, *
         torch.bmm(to_input.expand(k, 36, 36), gathered.view(k, 36, c), out=inputs)
         for number, part in enumerate(parts):
             if len(parts) > 1:
-                weights = transformed_weight(part, sites)
+                transformed = None  # its memory serves again
+                transformed = transformed_weight(part, arena)
             n, columns = len(part), slice(number * width, number * width + len(part))
             products = product_room[:36 * k * n].view(36, k, n)
-            torch.bmm(inputs.transpose(0, 1), weights, out=products)
+            torch.bmm(inputs.transpose(0, 1), transformed, out=products)
             results = result_room[:16 * k * n].view(16, k * n)
             torch.mm(to_output, products.view(36, k * n), out=results)
             results = results.view(16 * k, n)
@@ -103,14 +105,14 @@ def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, sites: Sites, *
             out[:, columns].index_copy_(0, writes.reshape(-1), results)
 
 
-def transformed_weight(weight: Tensor, sites: Sites) -> Tensor:
+def transformed_weight(weight: Tensor, arena: Arena) -> Tensor:
     """A weight ``[D, 3, 3, C]`` in the transform's domain, ``[36, C, D]``."""
     d, _, _, c = weight.shape
     # Products run faster on [C, D], but to transpose a weight beyond the cache costs more.
     transpose = c * d <= TRANSPOSED
     shape = (c, d) if transpose else (d, c)
-    taps = sites.memory((3, 3, *shape), weight, 'taps')
+    taps = arena.take((3, 3, *shape), weight.dtype)
     taps.copy_(weight.permute(1, 2, 3, 0) if transpose else weight.permute(1, 2, 0, 3))
-    weights = sites.memory((36, *shape), weight, 'weights')
+    weights = arena.take((36, *shape), weight.dtype)
     torch.mm(squares(weight.dtype)[1], taps.view(9, c * d), out=weights.view(36, c * d))
     return weights if transpose else weights.transpose(1, 2)

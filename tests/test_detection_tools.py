@@ -107,7 +107,7 @@ def test_benchmark(work):
     assert 'fps' in (done.stdout + done.stderr).lower()
 
 
-def test_inferencer_and_visualizer(work):
+def test_inferencer_and_visualizer(work, mmengine_allowed):
     from mmdet.apis import DetInferencer
     inferencer = DetInferencer(str(work / 'small.py'), str(work / 'out' / 'iter_1.pth'), 'cpu')
     with torch.no_grad():

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import cv2
-import mmdet
+import mmdet.datasets
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,7 @@
 """mmsparse: spend a segmentation model's compute only where the picture is hard.
 
-Importing the package is light: it mends what the installed MM stack needs mended (see
-:mod:`mmsparse.compat`) and loads no model. Components register on demand, under the scope
+Importing the package is light and changes nothing outside it, but that mmengine learns the config
+prefix ``mmsparse::`` (see :mod:`mmsparse.compat`). Components register on demand, under the scope
 ``mmsparse`` (see :mod:`mmsparse.registry`).
 """
 
@@ -10,4 +10,4 @@ from mmsparse.version import __version__
 
 __all__ = ['__version__']
 
-compat.mend()
+compat.add_config_prefixes()

@@ -16,12 +16,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.fileio import get
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmsparse import zoo
+from mmsparse.checkpoint import load_weights
 from mmsparse.engine.config import read_config
 from mmsparse.masks import check_mask, read_mask
 
@@ -51,7 +51,8 @@ def init_model(config: str | Path | Config,
 
     Raises:
         FileNotFoundError: there is no such config or checkpoint.
-        RuntimeError: weights of the zoo do not fit the config.
+        CheckpointError: the checkpoint cannot be read, would run code, or does not fit the config
+            (:func:`mmsparse.checkpoint.load_weights`).
         ValueError: neither the checkpoint nor a test set of the config says what the classes are.
     """
     checkpoint = zoo.checkpoint_of(config, checkpoint)
@@ -63,9 +64,7 @@ def init_model(config: str | Path | Config,
         config, None, device or ('cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)
     meta = None
     if checkpoint is not None:
-        loaded = load_checkpoint(model, str(checkpoint), map_location='cpu',
-                                 strict=zoo.is_address(checkpoint))
-        meta = loaded.get('meta', {}).get('dataset_meta')
+        meta = load_weights(model, checkpoint).get('meta', {}).get('dataset_meta')
     if not meta:
         dataset = tested_dataset(model.cfg)
         kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type

@@ -1,8 +1,7 @@
-"""The two supported stacks, and what mmsparse mends in them when it is imported.
+"""The two supported stacks, and the config prefixes that mmengine learns from mmsparse.
 
 Only this module knows which stack is installed; the import names (``mmengine``, ``mmcv``,
-``mmdet``, ``mmseg``) are the same on both. Every workaround for somebody else's bug lives
-here or, for checkpoints, in :mod:`mmsparse.checkpoint`.
+``mmdet``, ``mmseg``) are the same on both. Nothing of theirs is patched.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from types import FunctionType, ModuleType
+from types import ModuleType
 
 
 class IncompatibleStackError(RuntimeError):
@@ -143,74 +142,20 @@ def find_spconv() -> ModuleType:
     return importlib.import_module('spconv.pytorch')
 
 
-# ---- Mending ------------------------------------------------------------------------------------
+# ---- Config prefixes ----------------------------------------------------------------------------
 
 
-def mend() -> None:
-    """What ``import mmsparse`` does to the installed stack; twice is once.
+def add_config_prefixes() -> None:
+    """Let ``_base_ = 'mmsparse::...'`` resolve; all that ``import mmsparse`` changes elsewhere.
 
-    - ``_base_ = 'mmsparse::...'``: mmengine resolves only the prefixes of a table of its own, and
-      by distribution name, so the forks' ``mmseg::`` and ``mmdet::`` fail as well. The import
-      names work on both stacks.
-    - What is inherited from ``mmsparse::`` keeps the scope of the config that inherits it: see
-      :func:`_mend_inherited_scope`.
-    - Checkpoints: see :mod:`mmsparse.checkpoint`.
-    - mmseg's ``get_flops.py``: see :func:`_mend_get_flops`.
+    mmengine resolves only the prefixes of a table of its own, and by distribution name, so the
+    forks' ``mmseg::`` and ``mmdet::`` fail as well. The import names work on both stacks. What
+    :func:`mmsparse.engine.config.read_config` does about scopes goes with it.
     """
     try:
-        import torch  # noqa: F401
         from mmengine.config.utils import MODULE2PACKAGE
     except (ImportError, OSError):
-        # Nothing to mend. `python -m mmsparse.doctor` must still run and say what is wrong;
-        # everything else imports a registry or torch next and fails there.
+        # `python -m mmsparse.doctor` must still run and say what is wrong; everything else imports
+        # a registry or torch next and fails there.
         return
-    from mmsparse import checkpoint
-
     MODULE2PACKAGE.update(mmseg='mmseg', mmdet='mmdet', mmsparse='mmsparse')
-    _mend_inherited_scope()
-    checkpoint.install()
-    _mend_get_flops()
-
-
-def _mend_inherited_scope() -> None:
-    """Let what is inherited from ``mmsparse::`` mean what it meant where it was written.
-
-    mmengine gives every dict that is inherited from another package ``_scope_`` of that package's
-    name, and looks names without a scope up there. The names in our configs are those of their
-    default scope, mmseg or mmdet, and only ours have a prefix.
-    """
-    from mmengine.config import Config
-
-    original = Config._get_cfg_path
-    if hasattr(original, 'mmsparse'):
-        return
-
-    @functools.wraps(original)
-    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        path, scope = original(cfg_path, filename)
-        return path, None if scope == 'mmsparse' else scope
-
-    get_cfg_path.mmsparse = True
-    Config._get_cfg_path = staticmethod(get_cfg_path)
-
-
-def _mend_get_flops() -> None:
-    """Let mmengine's FLOP counter take a shape beside inputs, as mmseg's ``get_flops.py`` calls it.
-
-    mmengine 0.10.7 refuses the two together, so mmseg's tool fails on every config. The tool has
-    bound the function's name before any config can import mmsparse; hence the function itself is
-    changed, not the name, and only if its module is loaded.
-    """
-    module = sys.modules.get('mmengine.analysis.print_helper')
-    if module is None or hasattr(module, '_mmsparse_original'):
-        return
-    function = module.get_model_complexity_info
-    module._mmsparse_original = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__)
-
-    def forgiving(model, input_shape=None, inputs=None, show_table=True, show_arch=True):
-        shape = None if inputs is not None else input_shape
-        return _mmsparse_original(  # noqa: F821  looked up in mmengine's module
-            model, shape, inputs, show_table, show_arch)
-
-    function.__code__ = forgiving.__code__

@@ -114,14 +114,11 @@ def check_ground() -> Iterator[Finding]:
 
 
 def check_environment() -> Iterator[Finding]:
-    """Settings that undo, or cannot go together with, the safe loading of checkpoints."""
-    for name, why, otherwise in (
-            ('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', 'not needed here, and elsewhere it runs whatever '
-             'a checkpoint contains', NOTE),
-            ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', "torch then refuses mmsparse's restricted "
-             'unpickler, which is as strict', BROKEN)):
-        value = os.environ.get(name)
-        yield _check(name, not value, value or 'not set', f'{why}: unset {name}', otherwise)
+    """A setting that undoes the safe loading of checkpoints."""
+    name = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+    value = os.environ.get(name)
+    yield _check(name, not value, value or 'not set', 'not needed here, and elsewhere it runs '
+                 f'whatever a checkpoint contains: unset {name}', NOTE)
 
 
 def _mmcv() -> str:
@@ -160,7 +157,9 @@ def check_torch() -> Iterator[Finding]:
     except (ImportError, OSError) as error:
         yield Finding('torch', BROKEN, str(error), 'pip install torch==2.13.0')
         return
-    yield Finding('torch', OK, torch.__version__)
+    yield _check('torch', _release(torch.__version__) >= (2, 6), torch.__version__,
+                 'an older one can be tricked into running what a checkpoint contains: pip install '
+                 'torch==2.13.0')
     try:
         torch.zeros(1).numpy()
         yield Finding('torch with numpy', OK, compat.installed_version('numpy') or '')

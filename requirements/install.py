@@ -116,12 +116,13 @@ def check_disk(torch):
 
 
 def check_torch(torch):
-    """``torch==X``, new enough for numpy 2."""
+    """``torch==X``, new enough for numpy 2 and for reading checkpoints as data."""
     match = re.fullmatch(r'torch==(\d+)\.(\d+)\S*', torch)
     if not match:
         raise Problem(f'TORCH="{torch}" is not of the form torch==2.13.0')
-    if tuple(map(int, match.groups())) < (2, 3):
-        raise Problem(f'{torch} cannot work with numpy 2: choose torch==2.3.0 or newer')
+    if tuple(map(int, match.groups())) < (2, 6):
+        raise Problem(f'{torch} can be tricked into running what a checkpoint contains: choose '
+                      'torch==2.6.0 or newer')
 
 
 # ---- Doing --------------------------------------------------------------------------------------

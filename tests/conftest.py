@@ -3,6 +3,7 @@
 import os
 import random
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,3 +38,24 @@ def pytest_collection_modifyitems(items: list) -> None:
     for item in items:
         if 'gpu' in item.keywords:
             item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))
+
+
+@pytest.fixture
+def loading():
+    """What a test, or a tool in its process, sets for loading checkpoints ends with it."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    kinds, schemes = torch.serialization.get_safe_globals(), CheckpointLoader._schemes.copy()
+    with mock.patch.dict(os.environ):
+        yield
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(kinds)
+    CheckpointLoader._schemes = schemes
+
+
+@pytest.fixture
+def mmengine_allowed(loading):
+    """``allow_mmengine()`` for the time of a test."""
+    from mmsparse.checkpoint import allow_mmengine
+
+    allow_mmengine()

@@ -1,6 +1,7 @@
 """The stack table, the checks, the sparse engine, and the config prefixes."""
 
 import re
+import subprocess
 import sys
 import warnings
 from importlib import metadata
@@ -12,6 +13,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from mmsparse import compat
 from mmsparse.compat import ONEDL, STACKS, STOCK, IncompatibleStackError
+from mmsparse.engine.config import read_config
 from tests.test_mim import needs_wheel
 
 
@@ -138,9 +140,9 @@ def test_stock_prefixes_resolve(base, key, tmp_path):
     assert key in cfg.model
 
 
-def test_mending_twice_is_once():
+def test_prefixes_twice_are_once():
     before = dict(MODULE2PACKAGE)
-    compat.mend()
+    compat.add_config_prefixes()
     assert MODULE2PACKAGE == before
     assert MODULE2PACKAGE['mmsparse'] == 'mmsparse'
 
@@ -153,8 +155,73 @@ def test_a_config_inherited_from_the_package_builds(tmp_path):
     path.write_text(
         "_base_ = 'mmsparse::sparserefine/sparserefine_fcn-hr16s_1xb1-400_scenes-1024x2048.py'\n"
         'model = dict(segmentor_checkpoint=None, selector=dict(alpha=0.5))\n')
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
     assert model.selector.threshold == 0.5
     assert type(model.data_preprocessor).__name__ == 'SegDataPreProcessor'
+
+
+# ---- A good guest -------------------------------------------------------------------------------
+
+GUEST = '''
+import importlib, os, pkgutil, sys, types, warnings
+warnings.simplefilter('ignore')
+HOSTS = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmdet', 'numpy', 'cv2', 'pickle', 'logging')
+import torch, mmengine.runner, mmengine.hub, mmengine.analysis, mmcv.ops, mmseg.apis, mmdet.apis
+import torch.hub, torch.utils.flop_counter, torch._dynamo, mmdet.evaluation, mmseg.evaluation
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.registry import Registry, root
+from mmengine.runner.checkpoint import CheckpointLoader
+
+def functions_of(name, part, found):
+    for key, value in list(vars(part).items()):
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        if isinstance(value, types.FunctionType):
+            found[name, key] = (value, value.__code__, value.__defaults__)
+        elif isinstance(value, (type, types.BuiltinFunctionType)):
+            found[name, key] = value
+        if isinstance(value, type) and isinstance(part, types.ModuleType) and (
+                value.__module__ == part.__name__):
+            functions_of(f'{name}.{key}', value, found)
+        if isinstance(value, Registry) and value.scope != 'mmsparse':
+            found[name, key] = dict(value.module_dict)
+    return found
+
+def snapshot():
+    found = {'environment': dict(os.environ), 'schemes': dict(CheckpointLoader._schemes),
+             'torch list': set(torch.serialization.get_safe_globals()), 'path': list(sys.path),
+             'hook': sys.excepthook, 'threads': torch.get_num_threads(),
+             'filters': list(warnings.filters), 'dtype': torch.get_default_dtype(),
+             'prefixes': {k: v for k, v in MODULE2PACKAGE.items()
+                          if k not in ('mmseg', 'mmdet', 'mmsparse')}}
+    for name, module in list(sys.modules.items()):
+        if name.split('.')[0] in HOSTS and isinstance(module, types.ModuleType):
+            functions_of(name, module, found)
+    return found
+
+from mmdet.utils import register_all_modules as register_mmdet
+from mmseg.utils import register_all_modules as register_mmseg
+register_mmdet(False)
+register_mmseg(False)
+first = snapshot()
+import mmsparse
+second = snapshot()
+for module in pkgutil.walk_packages(mmsparse.__path__, 'mmsparse.'):
+    importlib.import_module(module.name)
+third = snapshot()
+print(len(first))
+for after in (second, third):
+    print('changed:', [key for key, value in first.items() if after.get(key) != value])
+'''
+
+
+def test_importing_changes_nothing_outside():
+    """Of some ten thousand functions of the hosts, with code and defaults, their registries,
+    torch's list, mmengine's loaders and the process; by ``import mmsparse`` and every module."""
+    done = subprocess.run([sys.executable, '-c', GUEST], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    count, *changes = done.stdout.splitlines()[-3:]
+    assert int(count) > 10000
+    assert changes == ['changed: []'] * 2

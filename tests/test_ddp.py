@@ -1,5 +1,6 @@
 """Two processes (gloo, CPU) with very different numbers of active pixels, one of them with none."""
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmsparse.checkpoint import load_checkpoint
 from tests.ddp_worker import SHARES, mask_of, prepare, total
 from tests.models.tiny import batch, build_refine
 
@@ -60,3 +62,83 @@ def test_effseg_where_one_rank_has_no_objects(tmp_path, worker):
     for name, gradient in first.items():
         assert gradient is not None and torch.equal(gradient, second[name]), name
     assert any(g.abs().max() > 0 for n, g in first.items() if 'mask_head' in n)
+
+
+# ---- mmengine's runner, through our tools, without a GPU ----
+
+LINE = """
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS, MODELS
+
+
+@DATASETS.register_module()
+class Numbers(torch.utils.data.Dataset):
+    metainfo = dict()
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.tensor([float(index)]))
+
+
+@MODELS.register_module()
+class Line(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, inputs, mode):
+        if mode == 'predict':
+            return list(self.weight * inputs)
+        return dict(loss=(self.weight * inputs - 2 * inputs).square().mean())
+
+
+@METRICS.register_module()
+class Total(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results += [float(sample) for sample in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(count=len(results), total=sum(results))
+"""
+CONFIG = """
+default_scope = 'mmengine'
+custom_imports = dict(imports=['line'])
+model = dict(type='Line')
+loader = dict(batch_size=2, num_workers=0, dataset=dict(type='Numbers'),
+              collate_fn=dict(type='default_collate'))
+train_dataloader = dict(sampler=dict(type='DefaultSampler', shuffle=False), **loader)
+val_dataloader = train_dataloader
+train_cfg = dict(by_epoch=True, max_epochs=1)
+val_cfg = dict()
+val_evaluator = dict(type='Total')
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+env_cfg = dict(dist_cfg=dict(backend='nccl'))
+"""
+
+
+def test_the_training_tool_on_two_processes(tmp_path):
+    """A step equals that on the joint batch, and validation sees every sample once.
+
+    As ``mim train mmsparse CONFIG --launcher pytorch --gpus 2`` starts them; mmengine itself calls
+    ``torch.cuda.set_device`` there, whatever the backend.
+    """
+    (tmp_path / 'line.py').write_text(LINE)
+    (tmp_path / 'config.py').write_text(CONFIG)
+    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{tmp_path}',
+               CUDA_VISIBLE_DEVICES='')
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone',
+         '--nproc_per_node=2', str(ROOT / 'tools' / 'train.py'), 'config.py', '--work-dir', 'run',
+         '--launcher', 'pytorch'],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    x = torch.arange(4.0)
+    expected = 0.5 - 0.1 * (2 * x * (0.5 * x - 2 * x)).mean()
+    weight = load_checkpoint(tmp_path / 'run' / 'epoch_1.pth')['state_dict']['weight']
+    torch.testing.assert_close(weight, expected)
+    log = done.stdout + done.stderr
+    assert re.search(rf'count: 4(\.0+)?  total: {float(weight) * 6:.4f}', log), log[-1000:]

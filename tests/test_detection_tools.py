@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import cv2
-import mmdet
+import mmdet.datasets
 import numpy as np
 import pytest
 import torch
@@ -107,7 +107,7 @@ def test_benchmark(work):
     assert 'fps' in (done.stdout + done.stderr).lower()
 
 
-def test_inferencer_and_visualizer(work):
+def test_inferencer_and_visualizer(work, mmengine_allowed):
     from mmdet.apis import DetInferencer
     inferencer = DetInferencer(str(work / 'small.py'), str(work / 'out' / 'iter_1.pth'), 'cpu')
     with torch.no_grad():

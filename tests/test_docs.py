@@ -19,16 +19,17 @@ def blocks(config):
 
 
 @pytest.mark.parametrize('code', blocks(config=False))
-def test_code_runs(code):
+def test_code_runs(code, loading):
     exec(compile(code, '<page>', 'exec'), {})
 
 
 @pytest.mark.parametrize('code', blocks(config=True))
 def test_config_builds(code, tmp_path):
-    from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
+
+    from mmsparse.engine.config import read_config
     (tmp_path / 'config.py').write_text(code)
-    cfg = Config.fromfile(tmp_path / 'config.py')
+    cfg = read_config(tmp_path / 'config.py')
     init_default_scope(cfg.default_scope)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from mmsparse import compat, doctor
 
@@ -113,11 +114,15 @@ def test_gpu_kernels(monkeypatch, capability, arch_list, torch_fits, spconv_fits
     assert (found['GPU 0 and spconv'].state == doctor.OK) == spconv_fits
 
 
-@pytest.mark.parametrize('name', ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD',
-                                  'TORCH_FORCE_WEIGHTS_ONLY_LOAD'])
-def test_dangerous_variables(monkeypatch, name):
+def test_a_dangerous_variable(monkeypatch):
+    name = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
     monkeypatch.setenv(name, '1')
     assert by_name(doctor.check_environment())[name].state != doctor.OK
+
+
+def test_a_torch_whose_weights_only_could_be_tricked(monkeypatch):
+    monkeypatch.setattr(torch, '__version__', '2.5.1+cpu')
+    assert by_name(doctor.check_torch())['torch'].state == doctor.BROKEN
 
 
 @pytest.mark.parametrize('missing', ['torch', 'mmengine', 'rich'])

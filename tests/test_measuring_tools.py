@@ -119,12 +119,6 @@ def mmseg_tool(cwd, name, *arguments):
                           capture_output=True, text=True, cwd=cwd)
 
 
-def test_mmsegs_get_flops(tmp_path):
-    result = mmseg_tool(tmp_path, 'get_flops', REFINE, '--shape', 128, 256)
-    assert result.returncode == 0, result.stderr
-    assert 'Flops: 0.' in result.stdout and 'Input shape: (128, 256)' in result.stdout
-
-
 def test_mmsegs_benchmark(tmp_path, segmentor):
     """It times 200 batches of the config's test set; these are tiny."""
     config = tmp_path / 'tiny.py'

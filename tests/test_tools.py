@@ -23,7 +23,7 @@ def tool(root, name, *arguments, cwd=None):
 
 
 @pytest.fixture
-def load(root, monkeypatch):
+def load(root, monkeypatch, loading):
     """Import a tool as a module, as Python does when it runs the script."""
     monkeypatch.syspath_prepend(str(root / 'tools'))
 
@@ -56,7 +56,8 @@ def test_help_imports_nothing_heavy(root, name):
     top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = {alias.name if isinstance(node, ast.Import) else node.module
              for node in top for alias in node.names}
-    assert names <= {'__future__', 'argparse', 'os', 'sys', 'pathlib', 'typing', 'command_line'}
+    assert names <= {'__future__', 'argparse', 'contextlib', 'os', 'sys', 'pathlib', 'typing',
+                     'command_line'}
 
 
 @pytest.mark.parametrize('name, arguments, message', [
@@ -109,7 +110,8 @@ def run(load, monkeypatch, config):
         seen = []
         from mmengine.runner import Runner
         monkeypatch.setattr(Runner, 'from_cfg', classmethod(lambda cls, cfg: (
-            seen.append(cfg), SimpleNamespace(train=lambda: None, test=lambda: None))[1]))
+            seen.append(cfg), SimpleNamespace(
+                train=lambda: None, test=lambda: None, register_hook=seen.append))[1]))
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', path, *line])
         load(name).main()
         return seen[0]

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import check_config, find_checkpoint, stop
+from command_line import check_config, find_checkpoint, one_line_errors, stop
 
 if TYPE_CHECKING:  # imported late below, so that -h is fast
     from mmseg.structures import SegDataSample
@@ -142,7 +142,6 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine.benchmark import load_model
     from mmsparse.engine.config import read_config
     from mmsparse.models.specialize_fuse import SpecializeFuseHead
@@ -150,7 +149,9 @@ def main() -> None:
 
     register_all_modules()
     cfg = read_config(args.config, args.cfg_options)
-    model = load_model(args.config, args.checkpoint, torch.device(args.device), args.cfg_options)
+    with one_line_errors():
+        model = load_model(args.config, args.checkpoint, torch.device(args.device),
+                           args.cfg_options)
     if not isinstance(model.decode_head, SpecializeFuseHead):
         stop(f'{args.config} has a {type(model.decode_head).__name__}, no SpecializeFuseHead')
     out = args.out or Path('work_dirs', Path(args.config).stem)

@@ -174,7 +174,6 @@ def main() -> None:
     args = parse_args()
     import torch
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine.baselines import BASELINES, compare_pair, load_pair
     from mmsparse.engine.machine import dense_conv_rate, machine
 

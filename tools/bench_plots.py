@@ -174,7 +174,6 @@ def main() -> None:
                          'work_dirs/bench/summary.json')
     import torch
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine.machine import machine
 
     summary = json.loads(args.summary.read_text())

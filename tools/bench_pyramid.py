@@ -162,7 +162,6 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine.config import read_config
     from mmsparse.engine.fusion import fuse_for_inference
     from mmsparse.engine.machine import machine

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import check_config, find_checkpoint, stop
+from command_line import check_config, find_checkpoint, one_line_errors, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     from rich.table import Table
@@ -102,7 +102,6 @@ def main() -> None:
     import torch
     from rich.console import Console
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine import progress_display
     from mmsparse.engine.benchmark import benchmark, load_model
     from mmsparse.engine.fusion import fuse_for_inference
@@ -111,8 +110,9 @@ def main() -> None:
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if device.type != 'cuda' and 'fp16' in args.precision:
         stop(f'--precision fp16 needs a CUDA device, got {device}')
-    models = {Path(config).stem: load_model(config, checkpoint, device, args.cfg_options)
-              for config, checkpoint in zip(args.configs, checkpoints, strict=True)}
+    with one_line_errors():
+        models = {Path(config).stem: load_model(config, checkpoint, device, args.cfg_options)
+                  for config, checkpoint in zip(args.configs, checkpoints, strict=True)}
     if len(models) < len(args.configs):
         stop('two of the configs have the same file name')
     parameters = {name: sum(p.numel() for part, p in model.named_parameters()

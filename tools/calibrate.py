@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import check_config, find_checkpoint, stop
+from command_line import check_config, find_checkpoint, one_line_errors, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import torch
@@ -70,11 +70,8 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.M
     """The model with the weights of its segmentor, or all of them."""
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import MODELS
-    from mmengine.runner import load_checkpoint
-    from mmengine.runner.checkpoint import CheckpointLoader
 
-    from mmsparse import zoo
-    from mmsparse.checkpoint import load_part
+    from mmsparse.checkpoint import load_checkpoint, load_weights, state_dict_of
     from mmsparse.models.sparserefine import LearnableSelector, SparseRefineSegmentor
     from mmsparse.models.sparserefine.weights import is_refiner
 
@@ -82,14 +79,13 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.M
     if not isinstance(model, SparseRefineSegmentor):
         stop(f'{cfg.filename} builds {type(model).__name__}, not SparseRefineSegmentor: it has no '
              'selector')
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    if is_refiner(loaded.get('state_dict', loaded)):
-        load_checkpoint(model, checkpoint, map_location='cpu', strict=zoo.is_address(checkpoint))
+    if is_refiner(state_dict_of(load_checkpoint(checkpoint), checkpoint)):
+        load_weights(model, checkpoint)
     elif isinstance(model.selector, LearnableSelector):
         stop(f'{checkpoint} holds the segmentor alone, but LearnableSelector has weights: train '
              'first')
     else:
-        load_part(model.segmentor, checkpoint, 'the checkpoint')
+        load_weights(model.segmentor, checkpoint)
     return model.to(device).eval()
 
 
@@ -167,7 +163,6 @@ def main() -> None:
     from mmengine.registry import init_default_scope
     from rich.console import Console
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine import progress_display
     from mmsparse.engine.calibration import plot, score_curve
     from mmsparse.engine.config import read_config
@@ -175,7 +170,8 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.default_scope)
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    model = load_model(cfg, args.checkpoint, device)
+    with one_line_errors():
+        model = load_model(cfg, args.checkpoint, device)
     loader = build_loader(cfg, args.split, args.images)
     with progress_display() as progress:
         task = progress.add_task('Count', total=len(loader), note='')

@@ -8,11 +8,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mmengine.config import Config
+    from mmengine.runner import Runner
 
 ZOO = 'mmsparse://'
 
@@ -45,9 +49,9 @@ def load_config(args: argparse.Namespace) -> Config:
     the config, else ``work_dirs/NAME_OF_CONFIG``.
     """
     check_config(args.config)
-    import mmsparse  # noqa: F401  the prefix `mmsparse::` and safe checkpoints, before parsing
     from mmsparse.engine.config import read_config
 
+    load_as_data()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -56,6 +60,57 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
     return cfg
+
+
+def load_as_data() -> None:
+    """Have whatever this process loads read as data, mmengine's checkpoints and URLs included.
+
+    The two variables are torch's; ``TORCH_FORCE_WEIGHTS_ONLY_LOAD=0`` leaves the choice to each
+    call, as it is outside these tools.
+    """
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    from mmsparse.checkpoint import allow_mmengine, load_by_mmsparse
+
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    allow_mmengine()
+    CheckpointLoader.register_scheme('', load_by_mmsparse, force=True)  # for its messages
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Stop where a checkpoint cannot be used."""
+    from mmsparse.checkpoint import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        stop(str(error))
+
+
+def build_runner(cfg: Config, strict: bool) -> Runner:
+    """mmengine's runner, which loads as :class:`mmsparse.engine.loading_hook.LoadingHook` says.
+
+    mmengine starts several processes on accelerators alone; here they also start on a CPU.
+    """
+    import torch
+    from mmengine.device import get_device
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from mmsparse.engine.loading_hook import LoadingHook
+
+    if cfg.launcher == 'pytorch' and get_device() == 'cpu':
+        torch.distributed.init_process_group('gloo')
+        if cfg.get('model_wrapper_cfg') is None:
+            cfg.model_wrapper_cfg = dict(
+                type='MMDistributedDataParallel', broadcast_buffers=False,
+                find_unused_parameters=cfg.get('find_unused_parameters', False))
+        cfg.model_wrapper_cfg.device_ids = None
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(LoadingHook(cfg.get('load_from') or 'the latest checkpoint', strict))
+    return runner
 
 
 def check_config(config: str) -> None:

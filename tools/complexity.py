@@ -39,7 +39,6 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine.complexity import complexity
 
     try:

@@ -180,7 +180,7 @@ def main() -> None:
     out.print(f'Three short trainings and a comparison; the log goes to {log}')
     start = time.perf_counter()
     with console_to(log):
-        import mmsparse  # noqa: F401  mends the framework before configs are read
+        import mmsparse  # noqa: F401  config prefixes, on the forks
 
         configs = {key: load_config(key, args) for key in MODELS}
         models = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from command_line import check_config, find_checkpoint, stop
+from command_line import check_config, find_checkpoint, one_line_errors, stop
 
 TOLERANCE = 1e-3  # relative, of float32 logits; share of pixels with another class
 
@@ -47,11 +47,11 @@ def main() -> None:
 
     import torch
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine.benchmark import load_model
     from mmsparse.engine.export import export_onnx
 
-    model = load_model(args.config, args.checkpoint, torch.device('cpu'), args.cfg_options)
+    with one_line_errors():
+        model = load_model(args.config, args.checkpoint, torch.device('cpu'), args.cfg_options)
     if hasattr(model, 'selector'):
         stop('sparse convolutions have no ONNX operators; export the low-resolution segmentor by '
              'its own config')

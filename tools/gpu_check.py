@@ -165,7 +165,6 @@ def main() -> None:
     args = parse_args()
     import torch
 
-    import mmsparse  # noqa: F401  mends the framework before configs are read
     from mmsparse.engine.machine import machine
 
     device = torch.device(args.device)

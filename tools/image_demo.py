@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import ZOO, check_config, find_checkpoint, stop
+from command_line import ZOO, check_config, find_checkpoint, one_line_errors, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import numpy as np
@@ -90,7 +90,8 @@ def load_model(args: argparse.Namespace) -> torch.nn.Module:
     from mmsparse.models.sparserefine import SparseRefineSegmentor
 
     try:
-        model = init_model(args.config, args.checkpoint, args.device)
+        with one_line_errors():
+            model = init_model(args.config, args.checkpoint, args.device)
     except FileNotFoundError as error:
         stop(str(error))
     if not isinstance(model, SparseRefineSegmentor):

@@ -34,9 +34,9 @@ def main() -> None:
 
     import torch
     from mmengine.registry import MODELS, init_default_scope
-    from mmengine.runner.checkpoint import CheckpointLoader
 
     from mmsparse import zoo
+    from mmsparse.checkpoint import load_checkpoint, state_dict_of
     from mmsparse.engine.config import read_config
 
     out = zoo.FOLDER / f'{args.name}.pth'
@@ -45,9 +45,9 @@ def main() -> None:
     cfg = read_config(args.config)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
-    loaded = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu')
+    loaded = load_checkpoint(args.checkpoint)
     try:
-        model.load_state_dict(loaded.get('state_dict', loaded), strict=True)
+        model.load_state_dict(state_dict_of(loaded, args.checkpoint), strict=True)
     except RuntimeError as error:
         stop(f'{args.checkpoint} does not fit {args.config}: {error}')
     weights = {key: value.half() if value.is_floating_point() else value

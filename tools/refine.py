@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import check_config, find_checkpoint, stop
+from command_line import check_config, find_checkpoint, one_line_errors, stop
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 MASKS = (*IMAGES, '.npy', '.json')
@@ -89,7 +89,9 @@ def main() -> None:
     options = dict(args.cfg_options or {})
     if args.max_gib is not None:
         options['model.test_cfg.max_bytes'] = int(args.max_gib * 2**30)
-    model = fuse_for_inference(init_model(args.config, args.checkpoint, args.device, options))
+    with one_line_errors():
+        model = init_model(args.config, args.checkpoint, args.device, options)
+    model = fuse_for_inference(model)
     failed = 0
     with progress_display() as progress:
         task = progress.add_task('Refine', total=len(pairs), note='')

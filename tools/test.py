@@ -6,16 +6,18 @@ import argparse
 from typing import TYPE_CHECKING
 
 from command_line import (
-    ZOO,
     add_common_arguments,
+    build_runner,
     check_checkpoint,
     find_checkpoint,
     load_config,
+    one_line_errors,
     stop,
 )
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+    from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,17 +90,30 @@ def save_predictions(cfg: Config, out: str) -> None:
             evaluator.keep_results = True
 
 
+def load_members(runner: Runner, checkpoints: list[str]) -> None:
+    """The own weights of each member of an ensemble."""
+    from mmsparse.checkpoint import load_weights
+    from mmsparse.engine.loading_hook import unwrapped
+
+    segmentors = unwrapped(runner.model).segmentors
+    for number, (segmentor, checkpoint) in enumerate(zip(segmentors, checkpoints, strict=True)):
+        load_weights(segmentor, checkpoint, f'segmentors[{number}].init_cfg.checkpoint')
+
+
 def main() -> None:
     """Merge the command line into the config and run mmengine's runner."""
     args = parse_args()
     args.checkpoint = find_checkpoint(args.config, args.checkpoint, required=False)
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
+    members = []
     if args.checkpoint is None:
         if cfg.model.type != 'mmsparse.SegEnsemble':
             stop(f'{args.config} needs a checkpoint')
-        for member in cfg.model.segmentors:
-            check_checkpoint(member.get('init_cfg', {}).get('checkpoint', 'of a member'))
+        members = [member.get('init_cfg', {}).get('checkpoint', 'of a member')
+                   for member in cfg.model.segmentors]
+        for member in members:
+            check_checkpoint(member)
     if args.show or args.show_dir:
         paint(cfg, args)
     if args.tta:
@@ -106,15 +121,11 @@ def main() -> None:
     if args.out is not None:
         save_predictions(cfg, args.out)
 
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
-
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if args.checkpoint is None:
-        runner.model.init_weights()  # the members' own weights
-    elif args.checkpoint.startswith(ZOO):
-        runner.load_checkpoint(args.checkpoint, strict=True)
-    runner.test()
+    with one_line_errors():
+        runner = build_runner(cfg, strict=True)
+        if members:
+            load_members(runner, members)
+        runner.test()
 
 
 if __name__ == '__main__':

@@ -6,9 +6,11 @@ import argparse
 
 from command_line import (
     add_common_arguments,
+    build_runner,
     check_checkpoint,
     find_checkpoint,
     load_config,
+    one_line_errors,
     stop,
 )
 
@@ -43,11 +45,8 @@ def main() -> None:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
-
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
+    with one_line_errors():
+        build_runner(cfg, strict=False).train()
 
 
 if __name__ == '__main__':

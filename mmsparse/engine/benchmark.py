@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsparse import zoo
+from mmsparse.checkpoint import load_weights
 from mmsparse.datasets.scenes import render_scene
 from mmsparse.sparse import SparseMap
 
@@ -73,14 +73,15 @@ def load_model(config: str, checkpoint: str | None, device: torch.device,
                cfg_options: dict | None = None) -> nn.Module:
     """A segmentor in evaluation mode; random weights without a checkpoint, nothing is fetched.
 
-    ``'mmsparse://NAME'`` of the zoo is a config with its weights; those have to fit.
+    ``'mmsparse://NAME'`` of the zoo is a config with its weights. Raises as
+    :func:`mmsparse.checkpoint.load_weights`.
     """
     checkpoint = zoo.checkpoint_of(config, checkpoint)
     cfg = read_config(config, cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint, map_location='cpu', strict=zoo.is_address(checkpoint))
+        load_weights(model, checkpoint)
     return model.to(device).eval()
 
 

@@ -12,13 +12,12 @@ import json
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from rich.console import Console
 from rich.table import Table
 
-import mmsparse  # noqa: F401  mends the framework before configs are read
+from mmsparse.checkpoint import load_weights
 from mmsparse.engine import compare
 
 
@@ -43,7 +42,7 @@ def main() -> None:
         if name.startswith('refined'):
             cfg.model.update(upsample=name.split()[1], segmentor_checkpoint=None)
         models[name] = MODELS.build(cfg.model).eval()
-        load_checkpoint(models[name], checkpoint, map_location='cpu', strict=True)
+        load_weights(models[name], checkpoint)
         # No loading processes: they would disturb the clock.
         loaders[name] = cfg.test_dataloader
         loaders[name].update(num_workers=0, persistent_workers=False)

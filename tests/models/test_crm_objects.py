@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from mmseg.structures import SegDataSample
 
+from mmsparse.engine.config import read_config
 from mmsparse.models.crm import RefinedDetector, RefinedSegmentor
 from mmsparse.models.crm.objects import (
     ALIKE,
@@ -436,8 +437,7 @@ test_evaluator = dict(ann_file='boxes.json')
 def run(config, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     Path('config.py').write_text(config)
-    import mmsparse  # noqa: F401  the prefix `mmsparse::`
-    cfg = Config.fromfile('config.py')
+    cfg = read_config('config.py')
     cfg.work_dir, cfg.experiment_name = str(tmp_path), f'refined_{abs(hash(config))}'
     torch.manual_seed(0)
     return Runner.from_cfg(cfg)

@@ -76,9 +76,9 @@ def run(description: str, config: str, convert: Callable[[State], State],
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
 
-    import mmsparse  # noqa: F401  checkpoints are read safely
+    from mmsparse.checkpoint import load_checkpoint
 
-    state = torch.load(args.checkpoint, map_location='cpu')
+    state = load_checkpoint(args.checkpoint)
     for wrapper in WRAPPERS:
         state = state.get(wrapper, state)
     state = {key.removeprefix('module.'): value for key, value in state.items()}

@@ -6,6 +6,7 @@ images, ``K`` classes, ``H, W`` size of the original image.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -21,7 +22,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmsparse.checkpoint import load_part
+from mmsparse.checkpoint import load_weights
 from mmsparse.hosts import gives_probabilities, last_head, padding_of
 from mmsparse.registry import MODELS
 from mmsparse.sparse import UpsampledLogits
@@ -58,8 +59,24 @@ def build_refiner(refiner: dict, checkpoint: str | None) -> CRMRefiner:
     """The refiner in evaluation mode, with weights if a checkpoint is named."""
     built = MODELS.build(refiner)
     if checkpoint is not None:
-        load_part(built, checkpoint, 'refiner_checkpoint')
+        load_weights(built, checkpoint, 'refiner_checkpoint')
     return built.eval().requires_grad_(False)
+
+
+def load_base_alone(wrapper: RefinedSegmentor | RefinedDetector, state_dict: dict, prefix: str,
+                    *_: Any) -> None:
+    """State-dict hook: a checkpoint of the wrapped model alone is a part of the wrapper's.
+
+    The refiner keeps the weights of ``refiner_checkpoint``; without, it has none, and the
+    checkpoint does not fit.
+    """
+    own = tuple(f'{prefix}{part}.' for part in ('base', 'refiner'))
+    keys = [key for key in state_dict if key.startswith(prefix)]
+    if wrapper.refiner_checkpoint is None or any(key.startswith(own) for key in keys):
+        return
+    for key in keys:
+        state_dict[own[0] + key.removeprefix(prefix)] = state_dict.pop(key)
+    state_dict.update(wrapper.refiner.state_dict(prefix=own[1]))
 
 
 def check_policy(name: str, policy: dict | None) -> ConfigDict:
@@ -93,8 +110,10 @@ class RefinedSegmentor(BaseSegmentor):
     Args:
         base: config of the segmentor; auxiliary heads are left out.
         refiner: config of a :class:`CRMRefiner`.
-        base_checkpoint, refiner_checkpoint: weights of either; they are loaded at construction, and
-            what a test tool loads later is the segmentor's own checkpoint or the whole model's.
+        base_checkpoint, refiner_checkpoint: weights of either, loaded at construction; all of them
+            have to fit. With ``refiner_checkpoint`` alone, what is loaded later (by
+            ``init_model``, a test tool) may be the segmentor's own checkpoint instead of the whole
+            model's.
         class_policy: how classes and objects meet:
 
             - ``mode``: ``'component'`` (the protocol of CascadePSP): an object's probability has to
@@ -128,8 +147,10 @@ class RefinedSegmentor(BaseSegmentor):
         base.pop('auxiliary_head', None)
         self.base = MMSEG_MODELS.build(base).eval().requires_grad_(False)
         if base_checkpoint is not None:
-            load_part(self.base, base_checkpoint, 'base_checkpoint')
+            load_weights(self.base, base_checkpoint, 'base_checkpoint')
         self.refiner = build_refiner(refiner, refiner_checkpoint)
+        self.refiner_checkpoint = refiner_checkpoint
+        self.register_load_state_dict_pre_hook(load_base_alone)
         self.class_policy = check_policy(type(self).__name__, class_policy)
         head = last_head(self.base)
         self.num_classes = max(head.num_classes, 2)
@@ -234,7 +255,7 @@ class RefinedDetector(BaseDetector):
     Args:
         base: config of the detector.
         refiner: config of a :class:`CRMRefiner`.
-        base_checkpoint, refiner_checkpoint: weights of either, loaded at construction.
+        base_checkpoint, refiner_checkpoint: as for :class:`RefinedSegmentor`.
         expand: by which share of its sides an instance's crop grows.
         min_area: masks of at most this many pixels are not refined.
     """
@@ -256,8 +277,10 @@ class RefinedDetector(BaseDetector):
         super().__init__(data_preprocessor=data_preprocessor or preprocessor, init_cfg=init_cfg)
         self.base = MMDET_MODELS.build(base).eval().requires_grad_(False)
         if base_checkpoint is not None:
-            load_part(self.base, base_checkpoint, 'base_checkpoint')
+            load_weights(self.base, base_checkpoint, 'base_checkpoint')
         self.refiner = build_refiner(refiner, refiner_checkpoint)
+        self.refiner_checkpoint = refiner_checkpoint
+        self.register_load_state_dict_pre_hook(load_base_alone)
         self.expand = expand
         self.min_area = min_area
 

@@ -16,7 +16,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
-from mmsparse.checkpoint import load_part
+from mmsparse.checkpoint import load_weights
 from mmsparse.hosts import (
     gives_probabilities,
     last_head,
@@ -185,7 +185,7 @@ class SparseRefineSegmentor(BaseSegmentor):
     def init_weights(self) -> None:
         """Load the segmentor's checkpoint, then initialize the rest as mmengine does."""
         if self.segmentor_checkpoint is not None:
-            load_part(self.segmentor, self.segmentor_checkpoint, 'segmentor_checkpoint')
+            load_weights(self.segmentor, self.segmentor_checkpoint, 'segmentor_checkpoint')
             self.segmentor._is_init = True  # or its `pretrained` backbone would be fetched now
         super().init_weights()
 

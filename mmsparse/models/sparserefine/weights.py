@@ -1,6 +1,8 @@
 """Checkpoints of other models, refused by name."""
 from __future__ import annotations
 
+from mmsparse.checkpoint import CheckpointError
+
 
 def is_refiner(state_dict: dict, prefix: str = '') -> bool:
     """Whether these are weights of a whole model, not of a segmentor alone."""
@@ -13,7 +15,7 @@ def refuse_foreign_weights(state_dict: dict, prefix: str, *_) -> None:
     mmengine loads with ``strict=False`` and would only warn, leaving the refiner untrained.
 
     Raises:
-        ValueError: ``state_dict`` has no weight of the refining head.
+        CheckpointError: ``state_dict`` has no weight of the refining head.
     """
     if is_refiner(state_dict, prefix):
         return
@@ -22,5 +24,5 @@ def refuse_foreign_weights(state_dict: dict, prefix: str, *_) -> None:
     if 'backbone' in kinds:
         hint = ('; it looks like one of a plain segmentor: to refine that segmentor, name it as '
                 'model.segmentor_checkpoint and train')
-    raise ValueError('the checkpoint is not one of SparseRefineSegmentor: no weight starts with '
-                     f'"{prefix}decode_head.extractor.", only {kinds}{hint}')
+    raise CheckpointError('the checkpoint is not one of SparseRefineSegmentor: no weight starts '
+                          f'with "{prefix}decode_head.extractor.", only {kinds}{hint}')

@@ -11,7 +11,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from types import ModuleType
+from typing import NamedTuple
 
 
 class IncompatibleStackError(RuntimeError):
@@ -87,17 +87,37 @@ def installed_stack() -> Stack:
     return stack
 
 
-# ---- The sparse engine --------------------------------------------------------------------------
+# ---- The library of sparse convolutions ---------------------------------------------------------
+
+# Compute capabilities that the wheels called spconv-cuXXX have kernels for.
+SPCONV_CAPABILITIES = ((6, 0), (9, 0))
+TRITON_COMMAND = 'pip install spconv-triton'
 
 
 @dataclass(frozen=True)
-class Engine:
-    """The spconv that is installed, whether it may be used, and why (one sentence)."""
+class SpconvWheel:
+    """The installed wheel that sparse convolutions come from.
+
+    Attributes:
+        distribution, version: of the wheel; ``None``: there is none.
+        module: its import name.
+        usable: whether mmsparse computes with it.
+        reason: why, one sentence.
+    """
 
     distribution: str | None
     version: str | None
+    module: str
     usable: bool
     reason: str
+
+
+class Spconv(NamedTuple):
+    """The three names that mmsparse uses of spconv."""
+
+    SparseConvTensor: type
+    SparseConvolutionBase: type
+    ConvAlgo: type
 
 
 def spconv_command() -> str:
@@ -106,40 +126,71 @@ def spconv_command() -> str:
     return f'pip install {stack.spconv}'
 
 
+def gpu_without_spconv() -> str | None:
+    """A GPU of this machine that spconv's own wheels have no kernels for, in words."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    if torch.version.hip:
+        return 'an AMD GPU'
+    low, high = SPCONV_CAPABILITIES
+    for index in range(torch.cuda.device_count()):
+        capability = torch.cuda.get_device_capability(index)
+        if not low <= capability <= high:
+            return f'a GPU of compute capability {capability[0]}.{capability[1]}'
+    return None
+
+
 @functools.cache
-def sparse_engine() -> Engine:
+def spconv_wheel() -> SpconvWheel:
     """Which spconv is installed, by distribution name, and whether it may be used.
 
     The CPU-only wheel is called ``spconv`` (2.3.8): with two threads it is silently wrong, and it
     has no backward pass on the CPU. The wheels called ``spconv-cuXXX`` run on the CPU as well.
+    ``spconv-triton`` is the same interface in Triton, for GPUs alone: it is taken where it is the
+    only one, or where a GPU needs it.
     """
     names = {(dist.metadata['Name'] or '').lower().replace('_', '-'): dist.version
              for dist in metadata.distributions()}
-    if 'spconv' in names:
-        return Engine('spconv', names['spconv'], False,
-                      'the CPU-only wheel has a data race (silently wrong results with two '
-                      'threads) and no CPU backward pass: pip uninstall -y spconv; '
-                      f'{spconv_command()}')
-    for name in sorted(names, reverse=True):
-        if name.startswith('spconv-cu'):
-            return Engine(name, names[name], True,
-                          'a CUDA wheel: right on the CPU with any number of threads, and kernels '
-                          'for GPUs of compute capability 6.0 to 9.0')
-    return Engine(None, None, False, f'spconv is not installed: {spconv_command()}')
+    cuda = next((name for name in sorted(names, reverse=True) if name.startswith('spconv-cu')),
+                None)
+    refused = 'spconv' in names
+    gpu = gpu_without_spconv() if 'spconv-triton' in names or cuda else None
+    if 'spconv-triton' in names and (gpu or refused or cuda is None):
+        why = f'spconv has no kernels for {gpu}' if gpu else 'no other spconv can be used'
+        return SpconvWheel('spconv-triton', names['spconv-triton'], 'spconv_triton', True,
+                           f'Triton kernels for any GPU, not for the CPU: {why}')
+    if refused:
+        return SpconvWheel('spconv', names['spconv'], 'spconv', False,
+                           'the CPU-only wheel has a data race (silently wrong results with two '
+                           'threads) and no CPU backward pass: pip uninstall -y spconv; '
+                           f'{spconv_command()}')
+    if cuda is None:
+        return SpconvWheel(None, None, 'spconv', False,
+                           f'spconv is not installed: {spconv_command()}')
+    missing = f'; not for {gpu} of this machine: {TRITON_COMMAND}' if gpu else ''
+    return SpconvWheel(cuda, names[cuda], 'spconv', True,
+                       'a CUDA wheel: right on the CPU with any number of threads, and kernels '
+                       f'for GPUs of compute capability 6.0 to 9.0{missing}')
 
 
 @functools.cache
-def find_spconv() -> ModuleType:
-    """``spconv.pytorch``, imported at the first sparse convolution and not before.
+def find_spconv() -> Spconv:
+    """What mmsparse uses of spconv, imported at the first sparse convolution and not before.
 
     Raises:
         ImportError: There is no spconv, or only the unsafe one; the message holds the command.
     """
-    engine = sparse_engine()
-    if not engine.usable:
-        found = f'{engine.distribution} {engine.version}: ' if engine.distribution else ''
-        raise ImportError(f'sparse convolutions need spconv. {found}{engine.reason}')
-    return importlib.import_module('spconv.pytorch')
+    wheel = spconv_wheel()
+    if not wheel.usable:
+        found = f'{wheel.distribution} {wheel.version}: ' if wheel.distribution else ''
+        raise ImportError(f'sparse convolutions need spconv. {found}{wheel.reason}')
+    module = importlib.import_module(f'{wheel.module}.pytorch')
+    return Spconv(
+        module.SparseConvTensor,
+        importlib.import_module(f'{wheel.module}.pytorch.conv').SparseConvolutionBase,
+        importlib.import_module(f'{wheel.module}.core').ConvAlgo)
 
 
 # ---- Config prefixes ----------------------------------------------------------------------------

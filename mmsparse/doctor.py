@@ -17,7 +17,6 @@ from importlib import metadata
 from mmsparse import compat
 from mmsparse.version import __version__
 
-SPCONV_CAPABILITIES = ((6, 0), (9, 0))  # kernels of the spconv-cuXXX wheels
 OK, NOTE, BROKEN = 'ok', 'note', 'broken'
 
 
@@ -130,20 +129,20 @@ def _mmcv() -> str:
 
 def check_compiled() -> Iterator[Finding]:
     """mmcv's operators and spconv, as files and as libraries that load."""
-    engine = compat.sparse_engine()
+    wheel = compat.spconv_wheel()
     mmcv = _try_import('mmcv.ops')
-    spconv = _try_import('spconv.pytorch') if engine.usable else None
+    spconv = _try_import(f'{wheel.module}.pytorch') if wheel.usable else None
     error = _import_error(mmcv)
     yield _check('mmcv operators', not error, error or 'they load',
                  'build them for this torch: MMCV_WITH_OPS=1 pip install --force-reinstall '
                  f'--no-deps --no-cache-dir --no-build-isolation {_mmcv()}')
     if spconv is None:
-        yield Finding('sparse engine', BROKEN, f'{engine.distribution or "none"} '
-                      f'{engine.version or ""}'.strip(), engine.reason)
+        yield Finding('sparse engine', BROKEN, f'{wheel.distribution or "none"} '
+                      f'{wheel.version or ""}'.strip(), wheel.reason)
         return
     error = _import_error(spconv)
-    name = f'{engine.distribution} {engine.version}'
-    yield _check('sparse engine', not error, f'{name}: {error or engine.reason}',
+    name = f'{wheel.distribution} {wheel.version}'
+    yield _check('sparse engine', not error, f'{name}: {error or wheel.reason}',
                  f'install it again: {compat.spconv_command()}')
     cumm = compat.installed_version('cumm-cu120')
     yield _check('cumm-cu120 < 0.5', cumm is None or _release(cumm) < (0, 5), cumm or 'none',
@@ -170,7 +169,8 @@ def check_torch() -> Iterator[Finding]:
         yield Finding('GPU', OK, 'none: everything runs on the CPU')
         return
     kernels = torch.cuda.get_arch_list()
-    low, high = SPCONV_CAPABILITIES
+    low, high = compat.SPCONV_CAPABILITIES
+    triton = compat.spconv_wheel().module == 'spconv_triton'
     for index in range(torch.cuda.device_count()):
         capability = torch.cuda.get_device_capability(index)
         name = f'{torch.cuda.get_device_name(index)}, sm_{capability[0]}{capability[1]}'
@@ -180,9 +180,9 @@ def check_torch() -> Iterator[Finding]:
                    and divmod(int(arch[3:]), 10)[1] <= capability[1] for arch in kernels)
         yield _check(f'GPU {index} and torch', fits, name, f'this torch has {" ".join(kernels)}: '
                      'install one that names this GPU')
-        yield _check(f'GPU {index} and spconv', low <= capability <= high, name,
-                     'the spconv wheels have kernels for sm_60 to sm_90 only: run the sparse part '
-                     'on the CPU (CUDA_VISIBLE_DEVICES="")')
+        yield _check(f'GPU {index} and spconv', triton or low <= capability <= high, name,
+                     'the spconv wheels have kernels for sm_60 to sm_90 only: '
+                     f'{compat.TRITON_COMMAND}')
 
 
 def examine() -> list[Finding]:

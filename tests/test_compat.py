@@ -1,5 +1,6 @@
 """The stack table, the checks, the sparse engine, and the config prefixes."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
@@ -32,12 +34,12 @@ def installed(monkeypatch):
         monkeypatch.setattr(metadata, 'version', version)
         monkeypatch.setattr(metadata, 'distributions', lambda: [
             SimpleNamespace(metadata={'Name': n}, version=v) for n, v in versions.items()])
-        compat.sparse_engine.cache_clear()
+        compat.spconv_wheel.cache_clear()
         compat.find_spconv.cache_clear()
 
     yield pretend
     monkeypatch.undo()
-    compat.sparse_engine.cache_clear()
+    compat.spconv_wheel.cache_clear()
     compat.find_spconv.cache_clear()
 
 
@@ -89,15 +91,15 @@ def test_tables_agree_with_the_constraints_and_the_extras(root):
             assert f'\n    {requirement}\n' in setup
 
 
-# ---- The sparse engine ----
+# ---- The library of sparse convolutions ----
 
 
 @pytest.mark.parametrize('name', ['spconv-cu120', 'spconv-cu126', 'spconv_cu118'])
 def test_cuda_wheels_are_usable(name, installed):
     installed(**{name: '2.3.6'})
-    engine = compat.sparse_engine()
-    assert engine.usable
-    assert engine.distribution == name.replace('_', '-')
+    wheel = compat.spconv_wheel()
+    assert wheel.usable
+    assert wheel.distribution == name.replace('_', '-')
 
 
 @pytest.mark.parametrize('others', [{}, {'spconv-cu120': '2.3.6'}])
@@ -121,8 +123,42 @@ def test_command_fits_the_python(monkeypatch):
     assert compat.spconv_command() == f'pip install {STOCK.spconv}'
 
 
-def test_find_spconv_returns_the_module():
-    assert hasattr(compat.find_spconv(), 'SparseConvTensor')
+@pytest.mark.parametrize(('wheels', 'capability', 'taken'), [
+    ({'spconv-triton': '1.0.0'}, None, 'spconv-triton'),
+    ({'spconv-triton': '1.0.0', 'spconv-cu120': '2.3.6'}, None, 'spconv-cu120'),
+    ({'spconv-triton': '1.0.0', 'spconv-cu120': '2.3.6'}, (9, 0), 'spconv-cu120'),
+    ({'spconv-triton': '1.0.0', 'spconv-cu120': '2.3.6'}, (12, 0), 'spconv-triton'),
+    ({'spconv-triton': '1.0.0', 'spconv': '2.3.8'}, None, 'spconv-triton'),
+    ({'spconv-cu126': '2.3.8'}, (12, 0), 'spconv-cu126')])
+def test_triton_is_taken_where_it_is_needed(installed, monkeypatch, wheels, capability, taken):
+    for name, value in dict(is_available=capability is not None, device_count=1,
+                            get_device_capability=capability).items():
+        monkeypatch.setattr(torch.cuda, name, lambda *args, value=value: value)
+    installed(**wheels)
+    wheel = compat.spconv_wheel()
+    assert wheel.usable and wheel.distribution == taken
+    assert ('pip install spconv-triton' in wheel.reason) == (
+        capability == (12, 0) and taken != 'spconv-triton')
+
+
+def test_triton_has_the_names_that_are_used(installed):
+    """Its kernels need a GPU; its names and signatures do not."""
+    pytest.importorskip('spconv_triton', reason='spconv-triton is not installed')
+    ours = compat.find_spconv()
+    installed(**{'spconv-triton': '1.0.0'})
+    theirs = compat.find_spconv()
+    assert theirs.SparseConvTensor is not ours.SparseConvTensor
+    forward = inspect.signature(theirs.SparseConvolutionBase._conv_forward).parameters
+    assert len([p for p in forward.values() if p.default is p.empty]) == 5  # called by position
+    assert {'indice_key', 'algo', 'subm', 'inverse', 'stride', 'padding', 'bias'} <= set(
+        inspect.signature(theirs.SparseConvolutionBase.__init__).parameters)
+    x = theirs.SparseConvTensor(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int32), [4, 5], 1)
+    assert x.replace_feature(torch.ones(2, 4)).features.shape == (2, 4)
+    assert theirs.ConvAlgo.MaskImplicitGemm.name == ours.ConvAlgo.MaskImplicitGemm.name
+
+
+def test_find_spconv_returns_the_three_names():
+    assert all(isinstance(each, type) for each in compat.find_spconv())
 
 
 # ---- Config prefixes ----

@@ -84,8 +84,8 @@ def test_unsafe_engine_and_new_cumm(versions, monkeypatch):
     versions['cumm-cu120'] = '0.6.3'
     finding = by_name(doctor.check_compiled())['cumm-cu120 < 0.5']
     assert finding.state == doctor.BROKEN
-    monkeypatch.setattr(compat, 'sparse_engine', lambda: compat.Engine(
-        'spconv', '2.3.8', False, 'a data race: pip uninstall -y spconv'))
+    monkeypatch.setattr(compat, 'spconv_wheel', lambda: compat.SpconvWheel(
+        'spconv', '2.3.8', 'spconv', False, 'a data race: pip uninstall -y spconv'))
     finding = by_name(doctor.check_compiled())['sparse engine']
     assert finding.state == doctor.BROKEN
     assert 'pip uninstall' in finding.remedy

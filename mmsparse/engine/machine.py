@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmsparse.compat import sparse_engine
+from mmsparse.compat import spconv_wheel
 
 from .stages import synchronize
 
@@ -31,9 +31,9 @@ def machine(device: torch.device) -> dict[str, str]:
 
 def engine_name(device: torch.device) -> str:
     """Which sparse engine computes on this device."""
-    engine = sparse_engine()
+    wheel = spconv_wheel()
     kind = 'implicit GEMM' if device.type == 'cuda' else 'gathered GEMM on the CPU'
-    return f'{engine.distribution} {engine.version}, {kind}'
+    return f'{wheel.distribution} {wheel.version}, {kind}'
 
 
 def dense_conv_rate(device: torch.device) -> float:

@@ -43,13 +43,11 @@ class SpconvMap(ActiveMap):
     @classmethod
     def of(cls, pixels: SparseMap, dense_above: float = math.inf) -> SpconvMap:
         """The same features; tables are made anew and live as long as maps of this pass."""
-        find_spconv()
-        from spconv.pytorch import SparseConvTensor
-
         topology = pixels.topology
-        return cls(SparseConvTensor(pixels.features.contiguous(), topology.indices,
-                                    list(topology.spatial_shape), topology.batch_size),
-                   dense_above=dense_above)
+        tensor = find_spconv().SparseConvTensor(
+            pixels.features.contiguous(), topology.indices, list(topology.spatial_shape),
+            topology.batch_size)
+        return cls(tensor, dense_above=dense_above)
 
     @override
     def rows(self) -> Tensor:
@@ -125,17 +123,16 @@ def convolve(x: SparseConvTensor, weight: Tensor, key: str, **kind) -> SparseCon
         key: names spconv's tables: those of a strided convolution serve its inverse.
         kind: ``subm``, ``inverse``, ``stride``, ``padding``, as spconv takes them.
     """
-    from spconv.core import ConvAlgo
-    from spconv.pytorch.conv import SparseConvolutionBase
-
+    spconv = find_spconv()
     # spconv does not look at strides, and `model.to(memory_format=...)` changes them.
     weight = weight.contiguous()
     # Chooses between kernels with and without a backward.
     training = torch.is_grad_enabled() and (x.features.requires_grad or weight.requires_grad)
     if x.features.dtype == torch.float16:
         x, weight = pad_channels(x, weight)
-    algo = ConvAlgo.MaskImplicitGemm if x.features.is_cuda else ConvAlgo.Native
-    conv = SparseConvolutionBase(
+    algo = (spconv.ConvAlgo.MaskImplicitGemm if x.features.is_cuda else
+            spconv.ConvAlgo.Native)
+    conv = spconv.SparseConvolutionBase(
         2, weight.shape[3], len(weight), 3, bias=False, indice_key=key, algo=algo, **kind)
     return conv._conv_forward(training, x, weight, None)
 

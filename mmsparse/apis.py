@@ -8,13 +8,11 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmcv
 import mmseg.apis
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.fileio import get
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
@@ -24,6 +22,7 @@ from mmsparse import zoo
 from mmsparse.checkpoint import load_weights
 from mmsparse.engine.config import read_config
 from mmsparse.masks import check_mask, read_mask
+from mmsparse.pictures import AS_STORED, read_image
 
 # What a test pipeline may load pictures and labels with; here the picture is given.
 LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadAnnotations')
@@ -137,28 +136,11 @@ def refine_mask(image: Image, mask: Image, model: nn.Module) -> np.ndarray:
     image = check_image(image) if isinstance(image, np.ndarray) else read_image(image)
     mask = check_mask(mask) if isinstance(mask, np.ndarray) else read_mask(mask)
     if image.shape[:2] != mask.shape:
+        hint = f'; {AS_STORED}' if image.shape[1::-1] == mask.shape else ''
         raise ValueError(f'the image has {list(image.shape[:2])} pixels, the mask '
-                         f'{list(mask.shape)}')
+                         f'{list(mask.shape)}{hint}')
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return model.refine(pixels[None], torch.from_numpy(mask)[None]).mask[0].numpy()
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read a file or URL as uint8 BGR ``[H, W, 3]``; gray becomes color, alpha is dropped.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no image.
-        TypeError: ``path`` is none.
-    """
-    if not isinstance(path, (str, Path)):
-        raise TypeError('an image is a path or a uint8 BGR array [H, W, 3], got '
-                        f'{type(path).__name__}')
-    content = get(str(path))
-    image = mmcv.imfrombytes(content) if content else None
-    if image is None:
-        raise ValueError(f'{path} is no image that OpenCV can read')
-    return image
 
 
 def check_image(image: np.ndarray) -> np.ndarray:

@@ -15,6 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco
 
+MAX_PIXELS = 2**30  # as OpenCV reads pictures
+MAX_DIGITS = 7  # of five bits, one of them the sign: enough for MAX_PIXELS
+
 
 class Window(NamedTuple):
     """Part of a mask that is background elsewhere.
@@ -79,19 +82,65 @@ def run_ends(code: dict) -> np.ndarray:
     ``counts`` are numbers of five-bit digits, the lowest first, each a character from ``'0'``;
     32 says that another digit follows, 16 in the last one that the number is negative. From the
     fourth number on it is the difference to the length of the last run but one.
+
+    Raises:
+        ValueError: ``counts`` are no such numbers, or do not fill the mask.
     """
     counts = code['counts']
     digits = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
     digits = digits.astype(np.int64) - 48
+    if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        raise ValueError('counts must be digits from "0" to "o", the last of a number below "P"')
     last = np.flatnonzero((digits & 32) == 0)
     first = np.concatenate([[0], last[:-1] + 1])
+    if (last - first).max() >= MAX_DIGITS:
+        raise ValueError(f'counts hold a number of more than {MAX_DIGITS} digits')
     places = np.arange(len(digits)) - np.repeat(first, last - first + 1)
     numbers = np.add.reduceat((digits & 31) << 5 * places, first)
     numbers -= np.where(digits[last] & 16, 1 << 5 * (places[last] + 1), 0)
     lengths = numbers.copy()
     lengths[1::2] = np.cumsum(numbers[1::2])
     lengths[2::2] = np.cumsum(numbers[2::2])
+    return _ends(lengths, code['size'])
+
+
+def _ends(lengths: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Where runs of these lengths end, if they fill the mask."""
+    height, width = size
+    if (lengths < 0).any() or lengths.sum() != height * width:
+        raise ValueError(f'counts must be lengths whose sum is H * W = {height * width}, got '
+                         f'{lengths.sum()}, the shortest {lengths.min()}')
     return np.cumsum(lengths)
+
+
+def decode_mask(code: dict) -> np.ndarray:
+    """A whole mask, bool ``[H, W]``; for codes from anywhere, which ``pycocotools`` trusts.
+
+    Args:
+        code: ``size`` and ``counts``, bytes or text or, of an uncompressed code, numbers.
+
+    Raises:
+        ValueError: it is no run-length code.
+    """
+    size, counts = code['size'], code['counts']
+    if not _integers(size) or len(size) != 2 or min(size) < 1:
+        raise ValueError(f'size must be [H, W], got {size!r:.80}')
+    height, width = size
+    if height * width > MAX_PIXELS:
+        raise ValueError(f'size must be at most {MAX_PIXELS} pixels, got {size!r}')
+    if isinstance(counts, (str, bytes)):
+        ends = run_ends(code)
+    elif _integers(counts) and counts and max(counts) <= MAX_PIXELS >= -min(counts):
+        ends = _ends(np.asarray(counts, np.int64), size)
+    else:
+        raise ValueError(f'counts must be text or lengths of runs, got {counts!r:.80}')
+    lengths = np.diff(ends, prepend=0)
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(width, height).T
+
+
+def _integers(value: object) -> bool:
+    """Whether it is a list of whole numbers."""
+    return isinstance(value, list) and all(type(n) is int for n in value)
 
 
 def decode_window(code: dict) -> Window:
@@ -99,6 +148,9 @@ def decode_window(code: dict) -> Window:
 
     Args:
         code: compressed, ``counts`` bytes or text.
+
+    Raises:
+        ValueError: it is no run-length code.
     """
     height = code['size'][0]
     ends = run_ends(code)

@@ -177,7 +177,7 @@ def main() -> None:
                         sample.get(key).data.squeeze(0), label, len(meta['classes']), ignore)
                     areas[name] = areas.get(name, 0) + torch.stack([intersection, union]).double()
                 if drawn < args.pictures and shares:
-                    image = mmcv.imread(sample.img_path)
+                    image = mmcv.imread(sample.img_path, flag='color_ignore_orientation')
                     mmcv.imwrite(pyramid_panels(
                         image, level_maps(sample), sample.pred_sem_seg.data[0].cpu().numpy(),
                         label.cpu().numpy(), classes=meta['classes'], palette=meta['palette']),

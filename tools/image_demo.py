@@ -71,6 +71,9 @@ def place_outputs(images: list[Path], out: Path) -> dict[Path, Path]:
         if len(images) > 1:
             stop(f'--out {out} is one file, but there are {len(images)} images: name a folder')
         return {images[0]: out}
+    if out.suffix and not out.is_dir():
+        stop(f'--out {out} must end in one of {", ".join(SUFFIXES)}, or be a folder (one with a '
+             'dot in its name has to exist)')
     places = {image: out / f'{image.stem}_refined.jpg' for image in images}
     first = {}
     for image, place in places.items():
@@ -162,8 +165,9 @@ def main() -> None:
 
     from rich.console import Console
 
-    from mmsparse.apis import inference, read_image
+    from mmsparse.apis import inference
     from mmsparse.engine.stages import StageClock
+    from mmsparse.pictures import read_image
 
     model = load_model(args)
     console = Console(soft_wrap=True, markup=False, highlight=False)
@@ -186,7 +190,7 @@ def main() -> None:
             write(place, picture)
             if args.labels:
                 write(targets[1], sample.pred_sem_seg.data[0].cpu().numpy().astype('uint8'))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
             print(f'{Path(sys.argv[0]).name}: {path}: {error}', file=sys.stderr)
             failed = True
             continue

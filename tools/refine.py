@@ -1,8 +1,10 @@
 """Refine coarse masks with CRM: one image and its mask, or two folders of them.
 
 Masks are pictures (gray, 0 to 255), .npy (bool, uint8, or probabilities) or .json (a COCO
-run-length code). In folders a mask belongs to the image of the same name. Nothing is written over
-without --force; a file that fails is reported and the others go on.
+run-length code); more than 127 is foreground, so maps of class numbers are refused. In folders a
+mask belongs to the image of the same name; in one folder that holds both, the JPEG is the image.
+Pictures and masks are read as stored, without EXIF's rotation. Nothing is written over without
+--force; files that fail are listed at the end, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -52,25 +54,68 @@ def parse_args() -> argparse.Namespace:
 def pair(image: Path, mask: Path) -> list[tuple[Path, Path]]:
     """Images and their masks."""
     if image.is_file() and mask.is_file():
+        if image.samefile(mask):
+            stop(f'{image} is named as the image and as its mask')
         return [(image, mask)]
     if not (image.is_dir() and mask.is_dir()):
         stop(f'{image} and {mask} must be two files or two folders that exist')
-    images, masks = ({f.stem: f for f in sorted(folder.iterdir()) if f.suffix.lower() in kinds}
-                     for folder, kinds in ((image, IMAGES), (mask, MASKS)))
+    images, masks = by_name(image, IMAGES), by_name(mask, MASKS)
+    if image.samefile(mask):
+        masks = {name: beside(files, masks[name]) for name, files in images.items()} | {
+            name: files for name, files in masks.items() if name not in images}
+        images = {name: [file for file in files if file not in masks[name]] or files
+                  for name, files in images.items()}
+        masks = {name: files for name, files in masks.items() if files}
     if not masks:
         stop(f'folder {mask} holds no mask ({", ".join(MASKS)})')
     if missing := sorted(masks.keys() - images.keys()):
         stop(f'{len(missing)} masks in {mask} have no image in {image}: {", ".join(missing[:3])}')
-    return [(images[stem], file) for stem, file in masks.items()]
+    unclear = [sorted({*images[name], *files}) for name, files in masks.items()
+               if len(images[name]) + len(files) > 2]
+    if unclear:
+        stop(f'{len(unclear)} names have more than one image or mask; which belong together? '
+             + '; '.join(', '.join(map(str, files)) for files in unclear))
+    if alone := sorted(images.keys() - masks.keys()):
+        print(f'{Path(sys.argv[0]).name}: {len(alone)} images in {image} have no mask in {mask} '
+              f'and are left out: {", ".join(alone[:3])}', file=sys.stderr)
+    return [(images[name][0], files[0]) for name, files in masks.items()]
+
+
+def by_name(folder: Path, kinds: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The files of these kinds in a folder, by name without suffix, in order."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in kinds and file.is_file():
+            found.setdefault(file.stem, []).append(file)
+    return found
+
+
+def beside(pictures: list[Path], files: list[Path]) -> list[Path]:
+    """Which of the files of one name are masks, in a folder of images and masks.
+
+    A lone JPEG is the image, else a lone picture; if there is none, all of them are returned.
+    """
+    image = [file for file in pictures if file.suffix.lower() in ('.jpg', '.jpeg')] or pictures
+    return [file for file in files if file not in image] if len(image) == 1 else files
 
 
 def places(pairs: list[tuple[Path, Path]], out: Path, kind: str) -> list[Path]:
-    """Where each refined mask goes."""
-    if out.suffix.lower() in ('.png', '.npy', '.json') and not out.is_dir():
-        if len(pairs) > 1:
-            stop(f'--out {out} is one file, but there are {len(pairs)} masks: name a folder')
-        return [out]
-    return [out / f'{mask.stem}.{kind}' for _, mask in pairs]
+    """Where each refined mask goes; never where an image or a mask lies."""
+    if out.is_dir() or not out.suffix:
+        if out.is_file():
+            stop(f'--out {out} is a file: name a folder, or a file that ends in .png, .npy, .json')
+        outs = [out / f'{mask.stem}.{kind}' for _, mask in pairs]
+    elif out.suffix.lower() not in ('.png', '.npy', '.json'):
+        stop(f'--out {out} must end in .png, .npy or .json, or be a folder (one with a dot in its '
+             'name has to exist)')
+    elif len(pairs) > 1:
+        stop(f'--out {out} is one file, but there are {len(pairs)} masks: name a folder')
+    else:
+        outs = [out]
+    given = {file.resolve() for files in pairs for file in files}
+    if taken := [str(file) for file in outs if file.resolve() in given]:
+        stop(f'--out {out} would write over what is refined: {", ".join(taken[:3])}')
+    return outs
 
 
 def main() -> None:
@@ -92,7 +137,7 @@ def main() -> None:
     with one_line_errors():
         model = init_model(args.config, args.checkpoint, args.device, options)
     model = fuse_for_inference(model)
-    failed = 0
+    failed = []
     with progress_display() as progress:
         task = progress.add_task('Refine', total=len(pairs), note='')
         for (image, mask), out in zip(pairs, outs, strict=True):
@@ -105,10 +150,12 @@ def main() -> None:
                 changed = ((refined > 0.5) != (coarse > 0.5)).mean()
                 progress.console.print(f'{out}: {changed:.2%} of the pixels changed',
                                        markup=False, highlight=False, soft_wrap=True)
-            except (OSError, ValueError) as error:
-                failed += 1
-                print(f'{Path(sys.argv[0]).name}: {mask}: {error}', file=sys.stderr)
+            except (OSError, ValueError, RuntimeError, MemoryError) as error:
+                failed.append(f'{mask}: {error}')
             progress.advance(task)
+    if failed:
+        print(f'{Path(sys.argv[0]).name}: {len(failed)} of {len(pairs)} masks are not refined:',
+              *failed, sep='\n  ', file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 

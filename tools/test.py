@@ -41,6 +41,8 @@ def paint(cfg: Config, args: argparse.Namespace) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         stop('--show and --show-dir need default_hooks.visualization in the config')
+    if hook.get('type') == 'SegVisualizationHook':  # it follows EXIF's rotation, the loader not
+        hook.type = 'mmsparse.RefinementVisualizationHook'
     hook.draw = True
     if args.show:
         hook.show = True

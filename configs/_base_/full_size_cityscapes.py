@@ -5,7 +5,7 @@ full_size = dict(
         batch_size=4,
         num_workers=4,
         dataset=dict(pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
             dict(type='LoadAnnotations'),
             dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
             dict(type='RandomCrop', crop_size=(512, 1024), cat_max_ratio=0.75),
@@ -15,7 +15,7 @@ full_size = dict(
         ])),
     val_dataloader=dict(
         dataset=dict(pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
             dict(type='LoadAnnotations'),
             dict(type='PackSegInputs'),
         ])),

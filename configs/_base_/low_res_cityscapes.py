@@ -7,7 +7,7 @@ low_res = dict(
     dataset=dict(
         type='mmsparse.CityscapesDataset', data_root='{{$MMSPARSE_DATA:data}}/cityscapes'),
     train_pipeline=[
-        dict(type='LoadImageFromFile'),
+        dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
         dict(type='LoadAnnotations'),
         dict(type='RandomResize', scale=(1024, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
         dict(type='RandomCrop', crop_size=(256, 512), cat_max_ratio=0.75),
@@ -16,7 +16,7 @@ low_res = dict(
         dict(type='PackSegInputs'),
     ],
     test_pipeline=[
-        dict(type='LoadImageFromFile'),
+        dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
         dict(type='Resize', scale=(1024, 512)),
         # after Resize: ground truth keeps its full size
         dict(type='LoadAnnotations'),

@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
 ]
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='Resize', scale_factor=0.5),
     dict(type='RandomCrop', crop_size=_base_.crop_size, cat_max_ratio=0.75),
@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale_factor=0.5),
     # after Resize: ground truth keeps its full size
     dict(type='LoadAnnotations'),

@@ -15,7 +15,7 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale_factor=0.5),
     # after Resize: ground truth keeps its full size
     dict(type='LoadAnnotations'),

@@ -2,7 +2,7 @@
 _base_ = './segnext-mscan-l_8xb1-160k_cityscapes-1024x2048.py'
 crop_size = (640, 640)  # the crop of the dense baseline, scaled like the images
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale=(1280, 640), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
@@ -11,7 +11,7 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale=(1280, 640)),
     # after Resize: ground truth keeps its full size
     dict(type='LoadAnnotations'),

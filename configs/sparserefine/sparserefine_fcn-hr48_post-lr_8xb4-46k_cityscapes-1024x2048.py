@@ -2,7 +2,7 @@
 # scaled, cropped and flipped together with image and label. Strided convolutions without padding.
 _base_ = './sparserefine_fcn-hr48_8xb4-46k_cityscapes-1024x2048.py'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='mmsparse.KeepLowRes', scale=(1024, 512)),
     dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),

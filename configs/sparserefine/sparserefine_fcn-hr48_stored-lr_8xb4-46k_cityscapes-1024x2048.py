@@ -3,7 +3,7 @@
 _base_ = './sparserefine_fcn-hr48_post-lr_8xb4-46k_cityscapes-1024x2048.py'
 logits_root = '{{$MMSPARSE_DATA:data}}/cityscapes/lr_logits'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='mmsparse.LoadLRLogits', logits_root=f'{logits_root}/train', aligned=False),
     dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type='mmsparse.PackRefineInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='mmsparse.LoadLRLogits', logits_root=f'{logits_root}/val', aligned=False),
     dict(type='mmsparse.PackRefineInputs'),

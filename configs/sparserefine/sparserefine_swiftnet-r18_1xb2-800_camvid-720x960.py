@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
 ]
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='mmsparse.KeepLowRes', scale=(480, 360)),
     dict(type='RandomCrop', crop_size=_base_.crop_size, cat_max_ratio=0.75),

@@ -2,7 +2,7 @@
 # whose size is rounded down; taps before the ReLU.
 _base_ = './swiftnet-pyr3_r18_1xb14-53k_cityscapes-768x768.py'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='mmsparse.RandomSquareCropAndScale', size=768, pad_val=(72, 82, 73)),

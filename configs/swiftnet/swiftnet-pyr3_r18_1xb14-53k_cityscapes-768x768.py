@@ -2,7 +2,7 @@
 # 2020 release (whose weights want swiftnet-pyr3-2020); the paper: 74.9 mIoU.
 _base_ = './swiftnet-ss_r18_1xb14-53k_cityscapes-768x768.py'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='mmsparse.RandomSquareCropAndScale', size=768),

@@ -2,7 +2,7 @@
 _base_ = './swiftnet-ss_mnv2_1xb14-53k_cityscapes-768x768.py'
 dataset = dict(type='mmsparse.CamVidDataset', data_root='{{$MMSPARSE_DATA:data}}/camvid')
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='mmsparse.RandomSquareCropAndScale', size=576),

@@ -6,7 +6,7 @@ _base_ = [
 ]
 model = dict(backbone=dict(init_cfg=None), decode_head=dict(num_classes=11))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     # squares of 96 to 384 pixels of the half-size picture, cut from the full one: halving labels by
@@ -15,7 +15,7 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale_factor=0.5),
     # after Resize: ground truth keeps its full size
     dict(type='LoadAnnotations'),

@@ -7,7 +7,7 @@ _base_ = [
 ]
 model = dict(backbone=dict(num_classes=4), auxiliary_head=None)
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale=(1104, 1024), keep_ratio=False),
     # after it: scored at full size
     dict(type='LoadAnnotations'),

@@ -5,15 +5,19 @@ import os.path as osp
 from collections.abc import Iterable
 from typing import ClassVar, NoReturn
 
+from mmcv.transforms import LoadImageFromFile
 from mmengine.fileio import isdir, isfile, list_dir_or_file
 from mmseg.datasets import BaseSegDataset
+
+from mmsparse.pictures import read_image
 
 
 class CheckedSegDataset(BaseSegDataset):
     """An mmseg dataset that compares what is on disk with what it expects.
 
     Checked when the data list is loaded (with ``lazy_init``, that is ``full_init()``). Each folder
-    is listed once; no file is opened. Labels are checked if ``data_prefix`` names
+    is listed once. Only the first picture is opened, to refuse 16 bits per channel, which mmseg's
+    loader would cut to 8 without a word. Labels are checked if ``data_prefix`` names
     ``seg_map_path``: a test set without labels leaves it out, as everywhere in mmseg.
 
     To check a stock dataset, inherit from this class and from the stock one, in this order.
@@ -30,7 +34,8 @@ class CheckedSegDataset(BaseSegDataset):
         Raises:
             FileNotFoundError: a folder, the split file, images or labels are missing, or a folder
                 holds no file with the expected suffix.
-            ValueError: ``data_prefix`` names no folder of images.
+            ValueError: ``data_prefix`` names no folder of images, or the first picture is none of 8
+                bits per channel.
         """
         images = self.data_prefix.get('img_path')
         if not images:
@@ -51,7 +56,14 @@ class CheckedSegDataset(BaseSegDataset):
         if labels:
             self._check('label', labels, self.seg_map_suffix,
                         (e['seg_map_path'] for e in entries))
+        self._check_first(entries)
         return entries
+
+    def _check_first(self, entries: list[dict]) -> None:
+        """Fail if the first picture is none that the pipeline's loader takes as it is."""
+        if any(isinstance(step, LoadImageFromFile) and step.color_type.startswith('color')
+               for step in self.pipeline.transforms):
+            read_image(entries[0]['img_path'], self.backend_args)
 
     def _label_folder(self) -> str | None:
         """The folder of labels; None if ``data_prefix`` does not name it."""

@@ -82,6 +82,7 @@ saliency/
                      for image in self._images(images, '.jpg')]
             self._check_masks('gt', masks, '.png', added)
             entries += added
+        self._check_first(entries)
         return entries
 
 
@@ -122,4 +123,5 @@ big/
                 coarse_mask_path=osp.join(self.coarse_root, f'{name}_seg.png')))
         self._check_masks('gt', self.data_root, '_gt.png', entries)
         self._check_masks('coarse', self.coarse_root, '_seg.png', entries)
+        self._check_first(entries)
         return entries

@@ -4,10 +4,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.hub import get_config
 
 from mmsparse import zoo
+
+LOADERS = ('LoadImageFromFile', 'mmcv.LoadImageFromFile', 'mmseg.LoadImageFromFile',
+           LoadImageFromFile)
+BROKEN = (ValueError, AttributeError, KeyError, TypeError, RecursionError)  # as mmengine raises
 
 
 def read_config(config: str | Path, cfg_options: dict | None = None) -> Config:
@@ -17,6 +22,9 @@ def read_config(config: str | Path, cfg_options: dict | None = None) -> Config:
     name, and looks names without a prefix up there. In mmsparse's configs such names are those of
     the default scope, mmseg or mmdet, whoever inherits them; so its scope is taken out again.
 
+    Where that scope is mmseg, pictures are read as stored, like labels: a ``LoadImageFromFile``
+    without ``color_type`` gets ``'color_ignore_orientation'`` (see :mod:`mmsparse.pictures`).
+
     Args:
         config: a file, or ``'mmsparse::sparserefine/NAME.py'`` (or ``mmseg::``, ``mmdet::``) of an
             installed package, or ``'mmsparse://NAME'`` of the zoo.
@@ -24,14 +32,37 @@ def read_config(config: str | Path, cfg_options: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: it or one of its bases, such as a calibration file, is broken.
     """
-    if zoo.is_address(config):
-        cfg = Config.fromfile(zoo.config_file(config))
-    else:
-        cfg = get_config(str(config)) if '::' in str(config) else Config.fromfile(config)
+    try:
+        if zoo.is_address(config):
+            cfg = Config.fromfile(zoo.config_file(config))
+        else:
+            cfg = get_config(str(config)) if '::' in str(config) else Config.fromfile(config)
+    except BROKEN as error:
+        raise ValueError(f'{config}, or a base of it, is broken: {error}') from error
     _drop_scope(list(cfg.values()))
     cfg.merge_from_dict(cfg_options or {})
+    if cfg.get('default_scope', 'mmseg') == 'mmseg':
+        for value in cfg.values():
+            read_as_stored(value)
     return cfg
+
+
+def read_as_stored(part: object) -> None:
+    """Have each loader in a part of a config leave EXIF's rotation undone, in place.
+
+    Left alone are loaders with a ``color_type``, and those that decode by a library that knows no
+    such rotation.
+    """
+    if isinstance(part, dict):
+        if part.get('type') in LOADERS and part.get('imdecode_backend', 'cv2') in ('cv2', 'pillow'):
+            part.setdefault('color_type', 'color_ignore_orientation')
+        part = dict.values(part)
+    elif not isinstance(part, (list, tuple)):
+        return
+    for inner in part:
+        read_as_stored(inner)
 
 
 def _drop_scope(part: Any) -> None:

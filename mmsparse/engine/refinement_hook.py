@@ -1,16 +1,19 @@
 """Pictures and figures of a refinement while a model is validated or tested."""
 from __future__ import annotations
 
+import os.path as osp
 import warnings
 from collections.abc import Sequence
 from itertools import zip_longest
 
 import numpy as np
 from mmengine.dist import all_gather_object, is_main_process
+from mmengine.fileio import get
 from mmengine.runner import Runner
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.structures import SegDataSample
 
+from mmsparse.pictures import decode
 from mmsparse.registry import HOOKS
 
 
@@ -23,7 +26,8 @@ class RefinementVisualizationHook(SegVisualizationHook):
     after each validation or test epoch writes to all backends of the visualizer, at the runner's
     iteration: the scalars ``selector/density_mean``, ``_p95`` and ``_max``, and, if ``draw``, a
     histogram named ``val_density`` or ``test_density``. In several processes the first one writes
-    for all. Without a sample that holds ``selected`` it is the stock hook.
+    for all. Without a sample that holds ``selected`` it is the stock hook, except that pictures are
+    drawn as stored (see :mod:`mmsparse.pictures`), the way the model saw them.
 
     Args:
         draw: write pictures; the scalars are always written.
@@ -45,11 +49,19 @@ class RefinementVisualizationHook(SegVisualizationHook):
 
     def _after_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                     outputs: Sequence[SegDataSample] | None = None, mode: str = 'val') -> None:
-        """Draw as mmseg does, and note the densities."""
-        super()._after_iter(runner, batch_idx, data_batch, outputs, mode=mode)
-        if mode != 'train':
-            self._densities += [
-                density(sample) for sample in outputs or () if 'selected' in sample]
+        """Draw, and note the densities."""
+        if mode == 'train':
+            return
+        if self.draw and self.every_n_inner_iters(batch_idx, self.interval):
+            for sample in outputs:
+                path = sample.img_path
+                image = decode(get(path, backend_args=self.backend_args), path,
+                               'color_ignore_orientation')
+                self._visualizer.add_datasample(
+                    f'{mode}_{osp.basename(path)}', np.ascontiguousarray(image[..., ::-1]),
+                    data_sample=sample, show=self.show, wait_time=self.wait_time,
+                    step=runner.iter)
+        self._densities += [density(sample) for sample in outputs or () if 'selected' in sample]
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Write the figures of all processes."""

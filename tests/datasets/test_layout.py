@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -275,6 +276,19 @@ def test_pictures_without_labels(data, prefix):
     item, = build(DEEPGLOBE, data_prefix=dict(img_path='images/val', **prefix), test_mode=True,
                   pipeline=[dict(type='LoadImageFromFile'), dict(type='PackSegInputs')])
     assert item['inputs'].shape == (3, *DEEPGLOBE.size)
+
+
+def test_16_bits_per_channel(data):
+    """Refused before training: the stock loader cuts them to 8 without a word."""
+    root = make_tree(data, CITY)
+    image = root / CITY.image.format(split='val')
+    assert cv2.imwrite(str(image), np.full((*CITY.size, 3), 4095, np.uint16))
+    load = dict(type='LoadImageFromFile')
+    for pipeline in ([load], [dict(load, color_type='color_ignore_orientation')]):
+        with pytest.raises(ValueError, match=rf'{image.name} holds uint16 numbers per channel'):
+            build(CITY, pipeline=pipeline)
+    for pipeline in ([], [dict(load, color_type='unchanged')]):  # who asks for them gets them
+        assert len(build(CITY, pipeline=pipeline)) == 1
 
 
 def test_absolute_prefixes_and_relative_root(data, monkeypatch):

@@ -231,6 +231,7 @@ def test_a_smaller_coarse_mask_is_resized_and_cut(tmp_path):
     mask = LoadMasks(resize_coarse=True)(sample(tmp_path, coarse_mask=small))['coarse_mask']
     assert np.array_equal(mask, np.tile(np.where(np.arange(30) < 14, 0, 255), (20, 1)))
     soft = np.full((20, 30), 100, np.uint8)  # of the right size: left as it is
+    soft[0] = 200
     mask = LoadMasks(resize_coarse=True)(sample(tmp_path, coarse_mask=soft))['coarse_mask']
     assert np.array_equal(mask, soft)
 
@@ -262,7 +263,7 @@ def test_a_shrunk_mask_is_smoothed(tmp_path):
 
 
 def test_what_is_no_mask_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='gt_mask.png holds only 0 and 1'):
+    with pytest.raises(ValueError, match=r'gt_mask.png goes from 0 to 1 \(0, 1\)'):
         LoadMasks()(sample(tmp_path, gt_mask=np.eye(20, 30, dtype=np.uint8)))
     path = tmp_path / 'text.png'
     path.write_text('no image')

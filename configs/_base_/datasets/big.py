@@ -3,7 +3,7 @@
 # `coarse_root` holds the masks to refine; they may be smaller than the images.
 coarse_root = '{{$MMSPARSE_DATA:data}}/big/coarse'
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='mmsparse.LoadMasks', resize_coarse=True),
     dict(type='mmsparse.PackMaskInputs'),
 ]

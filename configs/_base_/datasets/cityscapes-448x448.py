@@ -2,7 +2,7 @@
 # 448; scored at full size.
 _base_ = './cityscapes-768x768.py'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     # cut from the full picture: halving labels by nearest neighbor would move them first
@@ -10,7 +10,7 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale_factor=0.5, interpolation='bicubic', backend='pillow'),
     # after Resize: ground truth keeps its full size
     dict(type='LoadAnnotations'),

@@ -3,20 +3,20 @@
 dataset_type = 'mmsparse.CityscapesDataset'
 data_root = '{{$MMSPARSE_DATA:data}}/cityscapes'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='mmsparse.RandomSquareCropAndScale', size=768),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 # Supplement Table 6: five scales, no flip.
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(
         type='TestTimeAug',
         transforms=[

@@ -2,7 +2,7 @@
 # MMSPARSE_DATA names the folder that holds `saliency`; without it, `data` in the current folder.
 # Nothing is resized. Batches of 6 on 2 GPUs, as in the released training.
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='mmsparse.LoadMasks'),
     dict(type='mmsparse.RandomMaskCrop', size=224),
     dict(type='RandomFlip', prob=0.5),

@@ -7,7 +7,6 @@ same result. Letters: ``H, W`` image size, ``h, w`` low-resolution size, ``K`` c
 """
 from __future__ import annotations
 
-import io
 import os.path as osp
 
 import cv2
@@ -18,6 +17,7 @@ from mmengine.fileio import exists, get
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 
+from mmsparse.masks import decode_array
 from mmsparse.registry import TRANSFORMS
 from mmsparse.sparse import logits_of
 
@@ -115,7 +115,7 @@ class LoadLRLogits(BaseTransform):
         path = osp.join(self.logits_root, f'{name}.npy')
         if not exists(path, backend_args=self.backend_args):
             raise FileNotFoundError(f'no stored logits {path} for {results["img_path"]}')
-        scores = np.load(io.BytesIO(get(path, backend_args=self.backend_args)), allow_pickle=False)
+        scores = decode_array(get(path, backend_args=self.backend_args), path)
         if scores.ndim != 3 or not np.issubdtype(scores.dtype, np.floating):
             raise ValueError(f'{path} must hold floats [K, h, w], got {scores.dtype} '
                              f'{list(scores.shape)}')

@@ -14,10 +14,11 @@ import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from mmengine.fileio import get
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 
+from mmsparse.masks import read_mask
+from mmsparse.pictures import AS_STORED
 from mmsparse.registry import TRANSFORMS
 
 MASKS = ('gt_mask', 'coarse_mask')
@@ -29,7 +30,9 @@ EDITS_PER_ROUND = 4
 class LoadMasks(BaseTransform):
     """Load the masks that ``gt_mask_path`` and ``coarse_mask_path`` name, as 8-bit gray.
 
-    Stands right after the image is loaded. A path that is not there names no mask.
+    Files as :func:`mmsparse.masks.read_mask` takes them, read as stored. Stands right after the
+    image is loaded, which is to be read so too: ``color_type='color_ignore_orientation'`` (see
+    :mod:`mmsparse.pictures`). A path that is not there names no mask.
 
     Args:
         resize_coarse: resize a coarse mask of another size than the image's to it, bicubically,
@@ -45,23 +48,24 @@ class LoadMasks(BaseTransform):
         """Add ``gt_mask`` and ``coarse_mask``.
 
         Raises:
-            ValueError: a mask has another size than the image, holds class numbers or is no image.
+            OSError: a file cannot be read.
+            ValueError: a file holds no mask, or one of another size than the image.
         """
         height, width = results['img'].shape[:2]
         for name in MASKS:
             path = results.get(f'{name}_path')
             if path is None:
                 continue
-            mask = mmcv.imfrombytes(get(path, backend_args=self.backend_args), flag='grayscale')
-            if mask is None:
-                raise ValueError(f'LoadMasks: {path} is no image')
-            if mask.max() == 1:
-                raise ValueError(f'LoadMasks: {path} holds only 0 and 1; masks are from 0 to 255')
+            mask = np.rint(255 * read_mask(path, self.backend_args)).astype(np.uint8)
             if mask.shape != (height, width):
-                if name == 'gt_mask' or not self.resize_coarse:
+                # of the shape of the picture on its side, in whatever size
+                sideways = height != width and abs(mask.shape[0] * height / width
+                                                   - mask.shape[1]) < 1
+                if name == 'gt_mask' or not self.resize_coarse or sideways:
+                    hint = f'; {AS_STORED}' if sideways else ''
                     raise ValueError(
                         f'LoadMasks: mask {path} of {mask.shape[1]}x{mask.shape[0]} does not fit '
-                        f'image {results["img_path"]} of {width}x{height} pixels')
+                        f'image {results["img_path"]} of {width}x{height} pixels{hint}')
                 # Pillow's smooths what it shrinks; OpenCV's cubic does not
                 mask = mmcv.imresize(mask, (width, height), interpolation='bicubic',
                                      backend='pillow')

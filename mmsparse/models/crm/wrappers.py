@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
 from mmdet.models.detectors import BaseDetector
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from mmsparse.checkpoint import load_weights
 from mmsparse.hosts import gives_probabilities, last_head, padding_of
+from mmsparse.pictures import decode, orientation
 from mmsparse.registry import MODELS
 from mmsparse.sparse import UpsampledLogits
 
@@ -40,15 +40,31 @@ def original_image(meta: dict) -> Tensor:
     Taken from ``ori_img`` in the metainfo (an array; for pipelines fed with arrays), else read
     again from ``img_path``.
 
+    An EXIF orientation is followed if the pipeline has done so. ``ori_shape`` tells, except where
+    the turned picture has the size of the stored one.
+
     Raises:
-        ValueError: there is neither, or it has another size than ``ori_shape``.
+        ValueError: there is neither, it has another size than ``ori_shape``, or whether the
+            pipeline has turned it cannot be told.
     """
     image = meta.get('ori_img')
     if image is None:
         if not meta.get('img_path'):
             raise ValueError('the original image is needed: the metainfo has neither img_path nor '
                              'ori_img (name the latter in the meta_keys of the packing transform)')
-        image = mmcv.imfrombytes(get(str(meta['img_path'])))
+        path = str(meta['img_path'])
+        content = get(path)
+        image = decode(content, path, 'color_ignore_orientation')
+        if orientation(content) != 1:
+            turned = decode(content, path, 'color')
+            if turned.shape != image.shape:
+                stored = image.shape[:2] == tuple(meta['ori_shape'][:2])
+                image = image if stored else turned
+            elif not np.array_equal(turned, image):
+                raise ValueError(f'{path} has an EXIF orientation, {orientation(content)}, and '
+                                 'whether the pipeline follows it cannot be told: add mmsparse.'
+                                 'KeepOriginal after loading, and ori_img to the meta_keys of the '
+                                 'packing transform')
     if tuple(image.shape[:2]) != tuple(meta['ori_shape'][:2]):
         raise ValueError(f'{meta.get("img_path")} has {image.shape[:2]} pixels, the sample says '
                          f'{tuple(meta["ori_shape"][:2])}')

@@ -5,7 +5,7 @@ model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(init_cfg=dict(checkpoint='work_dirs/mobilenetv2.pth')))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='mmsparse.RandomSquareCropAndScale', size=288),

@@ -18,7 +18,7 @@ segmentor = _base_.model
 segmentor.backbone.num_classes = 4
 segmentor.auxiliary_head = None
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations', imdecode_backend='cv2'),
     dict(type='mmsparse.LoadLRLogits', logits_root=scores),
     dict(type='RandomCrop', crop_size=_base_.crop_size),
@@ -27,7 +27,7 @@ train_pipeline = [
     dict(type='mmsparse.PackRefineInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='Resize', scale=size, keep_ratio=False, interpolation='area'),
     # after it: scored at full size
     dict(type='LoadAnnotations'),

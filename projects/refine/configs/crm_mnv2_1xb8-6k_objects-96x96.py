@@ -11,7 +11,7 @@ model = dict(
     head=dict(in_channels=128),
     train_cfg=dict(scales=(0.5, 1.0)))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='mmsparse.LoadMasks'),
     dict(type='mmsparse.RandomMaskCrop', size=96),
     dict(type='RandomFlip', prob=0.5),

@@ -128,8 +128,10 @@ def spconv_command() -> str:
 
 def gpu_without_spconv() -> str | None:
     """A GPU of this machine that spconv's own wheels have no kernels for, in words."""
-    import torch
-
+    try:
+        import torch
+    except ImportError:  # the doctor runs without it
+        return None
     if not torch.cuda.is_available():
         return None
     if torch.version.hip:

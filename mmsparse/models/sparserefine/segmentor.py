@@ -19,19 +19,21 @@ from torch import Tensor
 from mmsparse.checkpoint import load_weights
 from mmsparse.hosts import (
     gives_probabilities,
+    ignore_index_of,
     last_head,
     stack_padded,
     store_maps,
     unpadded_size,
     valid_mask,
 )
+from mmsparse.labels import check_first_labels
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap, UpsampledLogits, logits_of
 from mmsparse.sparse.upsampled import MODES, classes_of
 
 from .indexed import IndexedLogits
 from .weights import refuse_foreign_weights
-from .windows import refine_windows
+from .windows import check_windows, is_size, refine_windows
 
 JOINT_AUG = ('pre_lr', 'post_lr')
 
@@ -56,7 +58,12 @@ class SparseRefineSegmentor(BaseSegmentor):
     After ``predict`` every data sample holds ``pred_sem_seg``, and beside it ``low_res_sem_seg``
     (int64 ``[1, H, W]``, the low-resolution prediction at full size) and ``selected`` (bool
     ``[1, H, W]``, the refined pixels); with a budget its metainfo holds ``selection_threshold``,
-    the threshold that the budget amounted to.
+    the threshold that the budget amounted to. Its metainfo also holds ``ignore_index``, which
+    mmsparse's metrics go by.
+
+    Classes, ``ignore_index``, ``align_corners`` and ``threshold`` are those of the segmentor's
+    last head, for the refining head too. The labels of the first training batches are checked
+    (:class:`~mmsparse.labels.LabelCheck`).
 
     A segmentor whose head has one sigmoid channel ``z`` is refined as two classes of logits
     ``(0, z)``; the model's own logits are again one channel, and the head's ``threshold`` holds.
@@ -64,7 +71,8 @@ class SparseRefineSegmentor(BaseSegmentor):
     Args:
         segmentor: config of any mmseg segmentor. Its auxiliary heads are dropped.
         selector: config of the selector; ``num_classes`` is filled in.
-        decode_head: config of the refining head; ``num_classes`` is filled in.
+        decode_head: config of the refining head; ``num_classes`` and ``ignore_index`` are filled
+            in.
         segmentor_checkpoint: weights of the segmentor, loaded strictly when training starts. With
             ``None`` its own ``init_cfg`` applies. Not needed with a checkpoint of this model,
             which contains them.
@@ -83,15 +91,17 @@ class SparseRefineSegmentor(BaseSegmentor):
         data_preprocessor: as in mmseg; default is the segmentor's.
         pretrained: must be ``None``, which mmseg's tools set.
         train_cfg: kept for mmseg's tools; has no keys.
-        test_cfg: ``mode='whole'``, or ``mode='slide'`` with ``crop_size`` and ``stride`` (the
-            segmentor still sees the whole image, only the refinement goes window by window).
+        test_cfg: ``mode='whole'``, or ``mode='slide'`` with ``crop_size`` and ``stride``, ``(h,
+            w)`` each (the segmentor still sees the whole image, only the refinement goes window by
+            window).
             ``seg_logits=True`` (default) returns full-size logits in every data sample, as mmseg
             does and its test-time augmentation needs; ``False`` builds only class maps.
             ``keep_score=True`` stores the selector's score as ``selection_score``, for pictures.
         init_cfg: as in mmengine.
 
     Raises:
-        ValueError: a setting is out of range or the numbers of classes disagree.
+        ValueError: a setting is out of range, or one of selector or head disagrees with the
+            segmentor.
     """
 
     # What mmsparse.engine.StageClock times, in the order of the data's way.
@@ -127,7 +137,7 @@ class SparseRefineSegmentor(BaseSegmentor):
             data_preprocessor=data_preprocessor or own_preprocessor, init_cfg=init_cfg)
         if lr_size is None and not 0 < lr_scale <= 1:
             raise ValueError(f'lr_scale must be in (0, 1], got {lr_scale!r}')
-        if lr_size is not None and (len(lr_size) != 2 or min(lr_size) < 1):
+        if lr_size is not None and not is_size(lr_size):
             raise ValueError(f'lr_size must be (h, w) in pixels, got {lr_size!r}')
         if upsample not in MODES:
             raise ValueError(f'upsample must be one of {MODES}, got {upsample!r}')
@@ -149,24 +159,34 @@ class SparseRefineSegmentor(BaseSegmentor):
         self.threshold = head.threshold if self.out_channels == 1 else None
         self.probabilities = (gives_probabilities(self.segmentor) if probabilities is None
                               else probabilities)
-        self.selector = MODELS.build(self._with_classes(selector, 'selector'))
-        self.decode_head = MODELS.build(self._with_classes(
-            decode_head or dict(type='mmsparse.SparseRefineHead'), 'decode_head'))
+        self.ignore_index = ignore_index_of(self.segmentor)
+        self.align_corners = head.align_corners
+        self.selector = MODELS.build(self._inherited(
+            selector, 'selector', num_classes=self.num_classes))
+        self.decode_head = MODELS.build(self._inherited(
+            decode_head or dict(type='mmsparse.SparseRefineHead'), 'decode_head',
+            num_classes=self.num_classes, ignore_index=self.ignore_index))
         # mmseg's post-processing and test-time augmentation read these from the decode head.
         self.decode_head.out_channels = self.out_channels
         self.decode_head.threshold = self.threshold
-        self.align_corners = self.decode_head.align_corners
+        self.decode_head.align_corners = self.align_corners
+        if train_cfg:
+            raise ValueError(f'train_cfg has no keys, got {dict(train_cfg)}')
         self.train_cfg = train_cfg
         self.test_cfg = self._check_test_cfg(test_cfg)
+        check_first_labels(self)
         self._register_load_state_dict_pre_hook(refuse_foreign_weights)
 
     # ---- construction -------------------------------------------------------------------------
 
-    def _with_classes(self, cfg: dict, key: str) -> dict:
+    @staticmethod
+    def _inherited(cfg: dict, key: str, **settings: int) -> dict:
+        """A part's config with settings of the segmentor, which it may not contradict."""
         cfg = dict(cfg)
-        if cfg.setdefault('num_classes', self.num_classes) != self.num_classes:
-            raise ValueError(f'{key}.num_classes is {cfg["num_classes"]}, but the segmentor '
-                             f'predicts {self.num_classes} classes; leave it out')
+        for name, value in settings.items():
+            if cfg.setdefault(name, value) != value:
+                raise ValueError(f"{key}.{name} is {cfg[name]!r}, but the segmentor's is {value}; "
+                                 'leave it out')
         return cfg
 
     @staticmethod
@@ -180,6 +200,11 @@ class SparseRefineSegmentor(BaseSegmentor):
         if set(test_cfg) != wanted:
             raise ValueError(f'test_cfg of mode {test_cfg["mode"]!r} has the keys '
                              f'{sorted(wanted)}, got {sorted(test_cfg)}')
+        for name in ('seg_logits', 'keep_score'):
+            if not isinstance(test_cfg[name], bool):
+                raise ValueError(f'test_cfg.{name} must be True or False, got {test_cfg[name]!r}')
+        if test_cfg['mode'] == 'slide':
+            check_windows(test_cfg['crop_size'], test_cfg['stride'])
         return test_cfg
 
     def init_weights(self) -> None:
@@ -215,7 +240,7 @@ class SparseRefineSegmentor(BaseSegmentor):
             inputs, size=size, mode='bilinear', align_corners=False)
         return UpsampledLogits(
             self.low_scores(low), full, mode=self.upsample, probabilities=self.probabilities,
-            threshold=self.threshold)
+            threshold=self.threshold, align_corners=self.align_corners)
 
     def low_scores(self, low: Tensor) -> Tensor:
         """The segmentor's scores ``[B, K, h, w]`` on normalized images ``[B, 3, h, w]``."""
@@ -307,7 +332,8 @@ class SparseRefineSegmentor(BaseSegmentor):
         pixels, low_logits = self.gather(inputs, self.selector(inputs, low, valid).mask, low)
         losses = self.decode_head.loss(pixels, low_logits, pixels.read(labels).long())
         if hasattr(self.selector, 'loss'):
-            losses |= self.selector.loss(inputs, low, labels, valid)
+            losses |= self.selector.loss(
+                inputs, low, labels, valid, ignore_index=self.ignore_index)
         losses['density'] = labels.new_tensor(len(pixels) / labels.numel(), dtype=torch.float32)
         return add_prefix(losses, 'decode')
 
@@ -342,6 +368,8 @@ class SparseRefineSegmentor(BaseSegmentor):
         self.write_back(data_samples, inputs, low, selection.mask, pixels, refined)
         if self.test_cfg['keep_score']:
             store_maps(data_samples, 'selection_score', self.selector.score(inputs, low))
+        for sample in data_samples:
+            sample.set_metainfo(dict(ignore_index=self.ignore_index))
         if selection.threshold is not None:
             for sample, threshold in zip(data_samples, selection.threshold.tolist(), strict=True):
                 sample.set_metainfo(dict(selection_threshold=threshold))

@@ -91,9 +91,9 @@ def test_a_config_file_and_a_config_are_alike(tmp_path, model):
 def test_a_config_that_is_given_stays_as_it_is():
     given = config()
     before = copy.deepcopy(given.to_dict())
-    built = init_model(given, device='cpu', cfg_options={'model.lr_scale': .25})
+    built = init_model(given, device='cpu', cfg_options={'model.low_res_scale': .25})
     assert given.to_dict() == before
-    assert built.cfg.model.lr_scale == built.lr_scale == .25
+    assert built.cfg.model.low_res_scale == built.low_res_scale == .25
 
 
 def test_a_config_of_an_installed_package():

@@ -255,7 +255,7 @@ def test_sliding_windows_of_the_wrapped_model():
     given = dict(meta)
     assert torch.equal(refined.upsampled(image, given).full(), expected) and given == meta
 
-    model = build_refine(segmentor=cfg, lr_scale=1.0)
+    model = build_refine(segmentor=cfg, low_res_scale=1.0)
     model.segmentor = refined.base
     assert torch.equal(model.low_resolution(image).scores, expected)
 

@@ -303,9 +303,9 @@ def test_a_minimal_config_takes_everything_else_from_the_segmentor():
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (dict(lr_scale=0), r'lr_scale must be in \(0, 1\], got 0'),
-    (dict(lr_scale=1.5), r'lr_scale must be in \(0, 1\], got 1.5'),
-    *((dict(lr_size=size), r'lr_size must be \(h, w\)')
+    (dict(low_res_scale=0), r'low_res_scale must be in \(0, 1\], got 0'),
+    (dict(low_res_scale=1.5), r'low_res_scale must be in \(0, 1\], got 1.5'),
+    *((dict(low_res_size=size), r'low_res_size must be \(h, w\)')
       for size in [(64,), 64, (64, 0), (64, -1), (64.5, 64), (True, 64), '64']),
     *((dict(test_cfg=dict(SLIDE, **{key: value})), rf'test_cfg.{key} must be \(height, width\)')
       for key in ('crop_size', 'stride')
@@ -346,7 +346,7 @@ def test_wrong_channel_count(shape):
 
 
 def test_image_smaller_than_the_deepest_stride():
-    model = build_refine(alpha=0.0, lr_size=(32, 32))
+    model = build_refine(alpha=0.0, low_res_size=(32, 32))
     with pytest.raises(ValueError, match='at least 4 x 4 pixels .* got 3 x 40'):
         model.predict(torch.randn(1, 3, 3, 40))
 
@@ -385,3 +385,10 @@ def test_a_24_megapixel_image_stays_within_its_memory_bound(root):
         pytest.skip('the kernel does not let peak memory be reset')
     assert found['peak_mib'] < 1792
     assert found['peak_mib'] < found['low_mib'] + 512
+
+
+def test_keys_of_before_are_accepted_with_a_warning():
+    """``lr_`` read as learning rate."""
+    with pytest.warns(DeprecationWarning, match='low_res_size'):
+        model = build_refine(lr_size=(24, 40))
+    assert model.low_res_size == (24, 40)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
+from mmengine.utils import deprecated_api_warning
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
@@ -76,8 +77,8 @@ class SparseRefineSegmentor(BaseSegmentor):
         segmentor_checkpoint: weights of the segmentor, loaded strictly when training starts. With
             ``None`` its own ``init_cfg`` applies. Not needed with a checkpoint of this model,
             which contains them.
-        lr_scale: low-resolution size as a share of the input's, in ``(0, 1]``.
-        lr_size: fixed low-resolution size ``(h, w)`` instead of ``lr_scale``.
+        low_res_scale: low-resolution size as a share of the input's, in ``(0, 1]``.
+        low_res_size: fixed low-resolution size ``(h, w)`` instead of ``low_res_scale``.
         upsample: how low-resolution logits reach full resolution. ``'nearest'`` (default, as in the
             paper's released code) costs less, because entropy and class are computed at low
             resolution; ``'bilinear'`` scores the same within noise: docs/sparserefine.md.
@@ -86,7 +87,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         joint_aug: what the segmentor sees in training. ``'pre_lr'`` (default): the augmented
             image. ``'post_lr'``, as in the paper's released code: the clean one, whose logits are
             scaled, cropped and flipped together with image and label; the training pipeline then
-            has ``mmsparse.KeepLowRes`` or ``mmsparse.LoadLRLogits``. Stored logits are also used
+            has ``mmsparse.KeepLowRes`` or ``mmsparse.LoadLowResLogits``. Stored logits also serve
             in testing, in place of the segmentor.
         data_preprocessor: as in mmseg; default is the segmentor's.
         pretrained: must be ``None``, which mmseg's tools set.
@@ -114,14 +115,16 @@ class SparseRefineSegmentor(BaseSegmentor):
         'write-back': ('write_back',),
     }
 
+    @deprecated_api_warning(dict(lr_scale='low_res_scale', lr_size='low_res_size'),
+                            cls_name='SparseRefineSegmentor')
     def __init__(self,
                  *,
                  segmentor: dict,
                  selector: dict,
                  decode_head: dict | None = None,
                  segmentor_checkpoint: str | None = None,
-                 lr_scale: float = 0.5,
-                 lr_size: tuple[int, int] | None = None,
+                 low_res_scale: float = 0.5,
+                 low_res_size: tuple[int, int] | None = None,
                  upsample: str = 'nearest',
                  probabilities: bool | None = None,
                  joint_aug: str = 'pre_lr',
@@ -135,10 +138,10 @@ class SparseRefineSegmentor(BaseSegmentor):
         own_preprocessor = segmentor.pop('data_preprocessor', None)
         super().__init__(
             data_preprocessor=data_preprocessor or own_preprocessor, init_cfg=init_cfg)
-        if lr_size is None and not 0 < lr_scale <= 1:
-            raise ValueError(f'lr_scale must be in (0, 1], got {lr_scale!r}')
-        if lr_size is not None and not is_size(lr_size):
-            raise ValueError(f'lr_size must be (h, w) in pixels, got {lr_size!r}')
+        if low_res_size is None and not 0 < low_res_scale <= 1:
+            raise ValueError(f'low_res_scale must be in (0, 1], got {low_res_scale!r}')
+        if low_res_size is not None and not is_size(low_res_size):
+            raise ValueError(f'low_res_size must be (h, w) in pixels, got {low_res_size!r}')
         if upsample not in MODES:
             raise ValueError(f'upsample must be one of {MODES}, got {upsample!r}')
         if joint_aug not in JOINT_AUG:
@@ -146,8 +149,8 @@ class SparseRefineSegmentor(BaseSegmentor):
         if pretrained is not None:
             raise ValueError(f'pretrained must be None, got {pretrained!r}; name the weights of '
                              'the segmentor in segmentor_checkpoint')
-        self.lr_scale = lr_scale
-        self.lr_size = lr_size
+        self.low_res_scale = low_res_scale
+        self.low_res_size = low_res_size
         self.upsample = upsample
         self.joint_aug = joint_aug
         self.segmentor_checkpoint = segmentor_checkpoint
@@ -235,7 +238,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         if inputs.ndim != 4 or inputs.shape[1] != 3:
             raise ValueError(f'images must be [B, 3, H, W], got {list(inputs.shape)}')
         full = tuple(int(n) for n in inputs.shape[2:])  # tensors while mmengine traces
-        size = self.lr_size or tuple(max(1, round(n * self.lr_scale)) for n in full)
+        size = self.low_res_size or tuple(max(1, round(n * self.low_res_scale)) for n in full)
         low = inputs if size == full else F.interpolate(
             inputs, size=size, mode='bilinear', align_corners=False)
         return UpsampledLogits(
@@ -287,7 +290,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         """Low-resolution logits from where ``joint_aug`` says they come."""
         clean = 'low_res_index' in data_samples[0]
         if self.training and clean != (self.joint_aug == 'post_lr'):
-            transforms = 'mmsparse.KeepLowRes or mmsparse.LoadLRLogits, and PackRefineInputs'
+            transforms = 'mmsparse.KeepLowRes or mmsparse.LoadLowResLogits, and PackRefineInputs'
             has = 'has' if clean else 'lacks'
             raise ValueError(f'joint_aug is {self.joint_aug!r}, but the training pipeline {has} '
                              f"{transforms}: they belong to joint_aug='post_lr' and to it alone")

@@ -23,7 +23,7 @@ from mmsparse.engine.calibration import score_curve
 from mmsparse.engine.comparison import compare
 from mmsparse.labels import FirstLabels, LabelCheck
 from mmsparse.registry import METRICS
-from tests.models.tiny import Answers, build_refine, refine_cfg
+from tests.models.tiny import Answers, build_refine, refine_cfg, segmentor_cfg
 
 SIZE = (48, 64)
 
@@ -114,7 +114,9 @@ def dataset(folder, label, classes=CLASSES):
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / 'images' / 'a.jpg'), picture)
     cv2.imwrite(str(folder / 'labels' / 'a.png'), label)
+    # serialize_data: mmengine collects garbage for it, for seconds
     return dict(type=BaseSegDataset, data_root=str(folder), seg_map_suffix='.png',
+                serialize_data=False,
                 data_prefix=dict(img_path='images', seg_map_path='labels'),
                 metainfo=dict(classes=classes, small_classes=classes[:1]), pipeline=PIPELINE)
 
@@ -202,7 +204,7 @@ def test_calibrate_refuses_binary_labels_of_0_and_255(tmp_path):
 
 
 @pytest.fixture
-def calibrate_tool(root, tmp_path, monkeypatch, capsys):
+def calibrate_tool(root, tmp_path, monkeypatch, loading):
     """Runs the tool on a dataset in an empty folder; what it ends with."""
     monkeypatch.syspath_prepend(str(root / 'tools'))
     monkeypatch.chdir(tmp_path)
@@ -233,6 +235,21 @@ def test_calibrate_ends_in_one_line_and_writes_nothing(
         calibrate_tool, tmp_path, label, line, goal):
     end = calibrate_tool(dataset(tmp_path, label), goal, '0.5')
     assert re.match(line, end) and '\n' not in end
+
+
+@pytest.mark.parametrize('cfg', [segmentor_cfg(), refine_cfg()], ids=['stock', 'refined'])
+def test_the_train_tool_checks_labels_of_any_segmentor(
+        cfg, calibrate_tool, tmp_path, monkeypatch):
+    data = dataset(tmp_path, BAD['classes'][0]) | dict(type='BaseSegDataset')
+    Config(dict(
+        default_scope='mmseg', model=cfg, train_dataloader=loader(data), work_dir='out',
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))).dump('c.py')
+    monkeypatch.setattr(sys, 'argv', ['train.py', 'c.py'])
+    sys.modules.pop('train', None)
+    with pytest.raises(ValueError, match=r'labels .*/labels/a.png: holds 5, 6, 7'):
+        importlib.import_module('train').main()
+    sys.modules.pop('train', None)
 
 
 # ---- training -----------------------------------------------------------------------------------

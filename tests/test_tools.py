@@ -111,7 +111,8 @@ def run(load, monkeypatch, config):
         from mmengine.runner import Runner
         monkeypatch.setattr(Runner, 'from_cfg', classmethod(lambda cls, cfg: (
             seen.append(cfg), SimpleNamespace(
-                train=lambda: None, test=lambda: None, register_hook=seen.append))[1]))
+                train=lambda: None, test=lambda: None, register_hook=seen.append,
+                model=None))[1]))
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', path, *line])
         load(name).main()
         return seen[0]

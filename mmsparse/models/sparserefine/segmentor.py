@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
+from mmengine.optim import OptimWrapper
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
@@ -36,6 +37,14 @@ from .weights import refuse_foreign_weights
 from .windows import check_windows, is_size, refine_windows
 
 JOINT_AUG = ('pre_lr', 'post_lr')
+
+
+# On the CPU a backward pass runs in the thread that asks for it, and spconv's is Python: in a
+# compiled training step dynamo would trace it for every layer and number of pixels.
+@torch.compiler.disable
+def update_eagerly(optim_wrapper: OptimWrapper, loss: Tensor) -> None:
+    """Backward pass and optimizer's step as they are; what was compiled before stays compiled."""
+    optim_wrapper.update_params(loss)
 
 
 @MODELS.register_module()
@@ -315,6 +324,15 @@ class SparseRefineSegmentor(BaseSegmentor):
                 self.decode_head.predict, pixels, low_logits,
                 crop_size=self.test_cfg['crop_size'], stride=self.test_cfg['stride'])
         return self.decode_head.predict(pixels, low_logits)
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """mmengine's, with the backward pass out of reach of ``compile=True``."""
+        with optim_wrapper.optim_context(self):
+            data = self.data_preprocessor(data, True)
+            losses = self._run_forward(data, mode='loss')
+        loss, log = self.parse_losses(losses)
+        update_eagerly(optim_wrapper, loss)
+        return log
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Losses of selector and head.

@@ -58,7 +58,6 @@ def small(num_classes=5, head=None, **kwargs):
 
 
 CASES = dict(
-    slide=(False, lambda: small(**SLIDE)),
     slide_padded_one_channel=(True, lambda: small(
         **SLIDE, **PADDED, num_classes=2, head=dict(out_channels=1, threshold=0.5))),
     one_channel_scores=(False, lambda: small(num_classes=2, head=dict(out_channels=1))),
@@ -76,7 +75,8 @@ def predicted(model, picture):
     return model.test_step(dict(inputs=inputs, data_samples=[sample]))[0]
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=[pytest.mark.slow] * name.startswith('ensemble')) for name in CASES])
 def test_the_file_gives_what_predict_gives(name, tmp_path):
     """Windows, padding, thresholds and channel order included."""
     include_argmax, cfg = CASES[name]

@@ -77,6 +77,14 @@ def test_errors_say_what_to_do_and_name_the_file(values, num_classes, ignore_ind
             check(label, size, meta)
 
 
+def test_255_is_not_minus_one():
+    """To torch it is, in uint8."""
+    label = torch.tensor([[[0, 255]]], dtype=torch.uint8)
+    assert (label == -1).any()
+    with pytest.raises(ValueError, match='holds 255; classes are 0 to 4, and -1 is ignored'):
+        LabelCheck(5, -1)(label, (1, 2), {})
+
+
 @pytest.mark.parametrize('label', [torch.rand(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)])
 def test_class_numbers_are_integers(label):
     with pytest.raises(ValueError, match='a.png: class numbers must be integers, got torch'):

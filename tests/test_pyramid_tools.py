@@ -2,6 +2,7 @@
 import json
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODELS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmseg.utils import register_all_modules
 
 from mmsparse.models.specialize_fuse import SpecializeFuseHead
@@ -190,7 +191,7 @@ def test_the_hook_logs_means_of_an_epoch():
     scalars, lines = [], []
     head = SimpleNamespace(active_share={})
     runner = SimpleNamespace(
-        model=SimpleNamespace(decode_head=head), iter=7,
+        model=SimpleNamespace(decode_head=head), iter=7, _train_loop=Mock(spec=BaseLoop),
         visualizer=SimpleNamespace(add_scalars=lambda s, step: scalars.append((s, step))),
         logger=SimpleNamespace(info=lines.append))
     hook = HOOKS.build(dict(type='mmsparse.ActiveCellsHook'))

@@ -9,6 +9,8 @@ from mmengine.runner import Runner
 
 from mmsparse.registry import HOOKS
 
+from .refinement_hook import training_iteration
+
 
 @HOOKS.register_module()
 class ActiveCellsHook(Hook):
@@ -39,6 +41,6 @@ class ActiveCellsHook(Hook):
             return
         figures = {f'active/s{stride}': 100 * sum(s[stride] for s in self._shares) / len(
             self._shares) for stride in self._shares[0]}
-        runner.visualizer.add_scalars(figures, step=runner.iter)
+        runner.visualizer.add_scalars(figures, step=training_iteration(runner))
         runner.logger.info(f'{mode}, cells computed, %: ' + '  '.join(
             f'{name}: {value:.2f}' for name, value in figures.items()))

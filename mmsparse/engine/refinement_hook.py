@@ -9,7 +9,7 @@ from itertools import zip_longest
 import numpy as np
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import get
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.structures import SegDataSample
 
@@ -60,7 +60,7 @@ class RefinementVisualizationHook(SegVisualizationHook):
                 self._visualizer.add_datasample(
                     f'{mode}_{osp.basename(path)}', np.ascontiguousarray(image[..., ::-1]),
                     data_sample=sample, show=self.show, wait_time=self.wait_time,
-                    step=runner.iter)
+                    step=training_iteration(runner))
         self._densities += [density(sample) for sample in outputs or () if 'selected' in sample]
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
@@ -77,10 +77,19 @@ class RefinementVisualizationHook(SegVisualizationHook):
         figures = summary(densities)
         runner.visualizer.add_scalars(
             {f'selector/density_{name}': value for name, value in figures.items()},
-            step=runner.iter)
+            step=training_iteration(runner))
         if self.draw:
             runner.visualizer.add_image(
-                f'{mode}_density', histogram(densities, figures), step=runner.iter)
+                f'{mode}_density', histogram(densities, figures), step=training_iteration(runner))
+
+
+def training_iteration(runner: Runner) -> int:
+    """The iteration of the training; 0 in a test on its own.
+
+    There ``runner.iter`` would build the training loop, and with it the training set, which need
+    not be on the machine.
+    """
+    return runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
 
 
 def density(sample: SegDataSample) -> float:

@@ -4,7 +4,8 @@ r"""What a refiner learns from, decoded once: photographs, labels and low-resolu
 
 Writes the training photographs and labels, at the size of the config's test pipeline, as
 uncompressed pictures, which are read faster than JPEG and PNG, and the scores of the config's
-frozen segmentor as `mmsparse.LoadLowResLogits` reads them.
+frozen segmentor as `mmsparse.LoadLowResLogits` reads them; enlarged to the picture with
+`upsample='bilinear'`.
 """
 from __future__ import annotations
 
@@ -50,8 +51,9 @@ def main() -> None:
         for item in data:
             image, sample = item['inputs'], item['data_samples']
             stem = Path(sample.img_path).stem
-            scores = model.low_resolution(
-                model.data_preprocessor(pseudo_collate([item]))['inputs']).scores[0]
+            low = model.low_resolution(model.data_preprocessor(pseudo_collate([item]))['inputs'])
+            # Stored scores are read without interpolation.
+            scores = (low.full() if low.mode == 'bilinear' else low.scores)[0]
             image = image.permute(1, 2, 0).numpy()
             # EXACT: OpenCV's plain nearest neighbor moves labels by up to half a pixel.
             label = cv2.resize(sample.gt_sem_seg.data[0].byte().numpy(), image.shape[1::-1],

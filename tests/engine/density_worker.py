@@ -3,8 +3,10 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import torch.distributed as dist
+from mmengine.runner import BaseLoop
 
 from mmsparse.registry import HOOKS, VISUALIZERS
 from tests.engine.test_refinement_hook import result
@@ -17,7 +19,7 @@ def main(out):
     rank = dist.get_rank()
     told = []
     runner = SimpleNamespace(
-        iter=7, test_dataloader=SimpleNamespace(dataset=range(3)),
+        iter=7, _train_loop=Mock(spec=BaseLoop), test_dataloader=SimpleNamespace(dataset=range(3)),
         visualizer=SimpleNamespace(
             add_scalars=lambda values, step: told.append((values, step)),
             add_image=lambda name, image, step: told.append((name, image.shape, step))))

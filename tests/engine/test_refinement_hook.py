@@ -71,7 +71,7 @@ def collate(items):
 def run(tmp_path):
     """Runs a training of 4 iterations that validates twice, and a test; the runner."""
 
-    def run(selected=True, backends=('LocalVisBackend', ), **hook):
+    def run(selected=True, backends=('LocalVisBackend', ), train=True, **hook):
         path = str(tmp_path / 'picture.png')
         cv2.imwrite(path, np.zeros((*SIZE, 3), np.uint8))
         samples = [result(share, path) for share in DENSITIES]
@@ -84,7 +84,8 @@ def run(tmp_path):
             vis_backends=[dict(type=name) for name in backends]))
         visualizer.dataset_meta = META
         runner = Runner(
-            Refiner(), work_dir=str(tmp_path), train_dataloader=loader, val_dataloader=loader,
+            Refiner(), work_dir=str(tmp_path), val_dataloader=loader,
+            train_dataloader=loader if train else dict(dataset=dict(type='NotOnThisMachine')),
             test_dataloader=loader, val_evaluator=Evaluator(Nothing()),
             test_evaluator=Evaluator(Nothing()),
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2),
@@ -93,7 +94,8 @@ def run(tmp_path):
                 logger=None, checkpoint=None,
                 visualization=dict(type='mmsparse.RefinementVisualizationHook', **hook)),
             visualizer=visualizer)
-        runner.train()
+        if train:
+            runner.train()
         runner.test()
         return runner
 
@@ -119,6 +121,12 @@ def test_scalars_and_pictures_of_every_epoch(run, tmp_path):
     assert pictures == {'val_density_2.png', 'val_density_4.png', 'test_density_4.png',
                         'val_picture.png_2.png', 'val_picture.png_4.png',
                         'test_picture.png_4.png'}
+
+
+def test_a_test_on_its_own_needs_no_training_set(run, tmp_path):
+    run(draw=True, interval=1, train=False)
+    assert [record['step'] for record in scalars(tmp_path)] == [0]
+    assert (tmp_path / 'vis_data' / 'vis_image' / 'test_picture.png_0.png').is_file()
 
 
 def test_without_draw_there_are_scalars_only(run, tmp_path):

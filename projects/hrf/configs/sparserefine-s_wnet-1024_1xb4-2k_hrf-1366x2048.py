@@ -49,6 +49,7 @@ model = dict(
     segmentor=segmentor,
     segmentor_checkpoint='mmsparse://wnet_hrf',
     low_res_size=low_size,
+    upsample='bilinear',
     joint_aug='post_lr',
     selector=dict(type='mmsparse.EntropySelector', alpha=alpha, min_points=256),
     decode_head=dict(

@@ -1,8 +1,6 @@
 """What a machine can do and how much memory a function takes on it."""
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import platform
 import time
 from collections.abc import Callable
@@ -13,6 +11,7 @@ import torch
 from torch import nn
 
 from mmsparse.compat import spconv_wheel
+from mmsparse.memory import trim_heap
 
 from .stages import synchronize
 
@@ -53,12 +52,6 @@ def dense_conv_rate(device: torch.device) -> float:
             synchronize(device)
             seconds.append(time.perf_counter() - start)
     return 9 * 256**2 * 128 * 256 / min(seconds[1:]) / 1e9
-
-
-def trim_heap() -> None:
-    """Give freed memory back to the system, where the C library can."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory(function: Callable[[], Any], device: torch.device) -> int:

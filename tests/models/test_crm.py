@@ -14,10 +14,16 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmsparse.models.crm.head import ImplicitPointHead
+from mmsparse.models.crm.head import ImplicitPointHead, cells_around_pixels
 from mmsparse.models.crm.losses import SobelLoss
 from mmsparse.models.crm.refiner import all_pixels, reflect
-from mmsparse.models.crm.sampling import Window, needed, resize_aligned, whole
+from mmsparse.models.crm.sampling import (
+    Window,
+    aligned_cells,
+    resize_aligned,
+    source_window,
+    whole,
+)
 from mmsparse.models.crm.tiling import HALO, cores, plan_tiles
 from mmsparse.registry import MODELS
 
@@ -220,6 +226,19 @@ sides = st.integers(1, 40)
 
 
 @settings(max_examples=60, deadline=None)
+@given(sides, sides, st.booleans())
+def test_cells_around_positions_are_those_of_interpolation(size, pixels, align_corners):
+    cells, offset = (aligned_cells(0, pixels, pixels, size) if align_corners
+                     else cells_around_pixels(pixels, size, torch.device('cpu')))
+    x = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
+    expected = F.interpolate(x[None, None], pixels, mode='linear', align_corners=align_corners)
+    first, second = x[cells].unbind(1)
+    torch.testing.assert_close(torch.lerp(first, second, offset[:, 0]), expected[0, 0])
+    torch.testing.assert_close(cells + offset, (cells + offset).flip(1))
+    assert offset.abs().max() <= 1
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.tuples(sides, sides), st.tuples(sides, sides), st.data())
 def test_a_window_of_a_resized_map(source, size, data):
     top, left = (data.draw(st.integers(0, n - 1)) for n in size)
@@ -227,9 +246,9 @@ def test_a_window_of_a_resized_map(source, size, data):
                     left, data.draw(st.integers(left + 1, size[1])))
     x = torch.randn(2, 3, *source, generator=torch.Generator().manual_seed(sum(source)))
     expected = window.of(F.interpolate(x, size, mode='bilinear', align_corners=True))
-    use = needed(window, size, source)
-    for part, held in ((x, whole(source)), (use.of(x), use)):
-        found = resize_aligned(part, size, window, source=source, held=held)
+    used = source_window(window, size, source)
+    for part, x_window in ((x, whole(source)), (used.of(x), used)):
+        found = resize_aligned(part, size, window, source_size=source, x_window=x_window)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 

@@ -19,8 +19,8 @@ from mmseg.structures import SegDataSample
 from mmsparse.engine.config import read_config
 from mmsparse.models.crm import RefinedDetector, RefinedSegmentor
 from mmsparse.models.crm.objects import (
-    ALIKE,
     LONG_SIDE,
+    SIDE_MULTIPLE,
     Job,
     box_of,
     crop_around,
@@ -115,7 +115,7 @@ def test_crops(height, width, data):
     for start, stop, a, b, limit in ((*crop[:2], *box[:2], height), (*crop[2:], *box[2:], width)):
         margin = (b - a) * 0.125
         assert 0 <= start <= max(a - margin, 0) and limit >= stop >= min(b + margin, limit)
-        assert (stop - start) % ALIKE == 0 or stop - start == limit
+        assert (stop - start) % SIDE_MULTIPLE == 0 or stop - start == limit
 
 
 def test_crops_of_equal_size_go_together_and_small_ones_are_enlarged():

@@ -15,8 +15,9 @@ from mmsparse.registry import MODELS
 
 
 class MaskInput:
-    """Lets weights for three input channels load into a network of four: the fourth starts at zero,
-    so that training begins with a network that ignores the mask.
+    """Loads weights of a network for images into one that reads a mask as its fourth channel.
+
+    The mask's weights start at 0, so that training begins with a network that ignores the mask.
 
     Attributes:
         FIRST: name of the first convolution.
@@ -25,11 +26,11 @@ class MaskInput:
     FIRST: str
 
     def _extend_input(self, state_dict: dict, prefix: str, *_) -> None:
-        """State-dict hook."""
+        """State-dict hook: give the first convolution a fourth input channel of zeros."""
         key = f'{prefix}{self.FIRST}.weight'
-        weight, own = state_dict.get(key), self.get_submodule(self.FIRST).weight
-        if weight is not None and weight.shape[1] < own.shape[1]:
-            extended = own.new_zeros(own.shape)
+        weight, parameter = state_dict.get(key), self.get_submodule(self.FIRST).weight
+        if weight is not None and weight.shape[1] < parameter.shape[1]:
+            extended = parameter.new_zeros(parameter.shape)
             extended[:, :weight.shape[1]] = weight
             state_dict[key] = extended
 
@@ -42,7 +43,9 @@ class CRMResNet(MaskInput, ResNet):
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        strides, dilations: of the three stages; by default the second is the last that subsamples.
+        in_channels: of the image and the mask.
+        strides, dilations: of the three stages. By default the third is dilated instead of
+            subsampled.
         **kwargs: of mmseg's ``ResNet``.
     """
 

@@ -1,9 +1,9 @@
-"""An implicit function on a feature map, asked at any resolution.
+"""A function of position on a feature map, which answers at any resolution.
 
 Source: CRM (CVPR 2022), sec. 3; its ancestor: Chen et al., "Learning Continuous Image
 Representation with Local Implicit Image Function", CVPR 2021. Letters: ``B`` images, ``C``
-channels, ``D`` width of the first hidden layer, ``H, W`` size of the feature map, ``Q`` queries,
-``T, U`` height and width of the grid that is asked for.
+channels, ``D`` width of the first hidden layer, ``H, W`` size of the feature map in cells, ``T, U``
+height and width of the target grid in pixels, ``Q`` queries, which are pixels of the target grid.
 """
 from __future__ import annotations
 
@@ -16,47 +16,43 @@ from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
 
-from .sampling import Window
+from .sampling import AxisCells, Window, cells_around
 
 
-def centers(size: int, device: torch.device) -> Tensor:
-    """Centers of ``size`` pixels on ``-1 .. 1``, float32 ``[size]``."""
-    return (2 * torch.arange(size, device=device, dtype=torch.float32) + 1) / size - 1
+def pixel_centers(pixels: int, device: torch.device) -> Tensor:
+    """Centers of the pixels of an axis that reaches from -1 to 1, float32 ``[pixels]``.
 
-
-class Neighbors(NamedTuple):
-    """The two feature cells around each pixel of a target axis.
-
-    Attributes:
-        cells: int64 ``[T, 2]``, coordinates of the cells, those beyond the map moved to its edge.
-        offset: float32 ``[T, 2]``, from cell to pixel where a cell is 2 long: within ``-2 .. 2``
-            inside the map.
+    Example: 4 pixels lie at -0.75, -0.25, 0.25 and 0.75.
     """
-
-    cells: Tensor
-    offset: Tensor
+    return (2 * torch.arange(pixels, device=device, dtype=torch.float32) + 1) / pixels - 1
 
 
-def neighbors(target: int, size: int, device: torch.device) -> Neighbors:
-    """Neighbors of every pixel of an axis.
+def cells_around_pixels(pixels: int, cells: int, device: torch.device) -> AxisCells:
+    """The feature cells around the center of every target pixel of one axis.
 
     Args:
-        target: pixels of the axis.
-        size: cells of the axis.
+        pixels: of the target axis, ``T``.
+        cells: of the same axis of the feature map.
+        device: of the result.
+
+    Returns:
+        Offsets count a cell as 1 and are between -1 and 1, also at the edges, where both cells are
+        the last one.
     """
-    position = (torch.arange(target, device=device, dtype=torch.float64) + 0.5) * (
-        size / target) - 0.5
-    cells = position.floor().long()[:, None] + torch.tensor([0, 1], device=device)
-    cells = cells.clamp_(0, size - 1)
-    return Neighbors(cells, (2 * (position[:, None] - cells)).float())
+    position = (torch.arange(pixels, device=device, dtype=torch.float64) + 0.5) * (
+        cells / pixels) - 0.5
+    return cells_around(position, cells)
 
 
 class Axis(NamedTuple):
-    """Rows or columns of a target grid as :class:`ImplicitPointHead` sees them.
+    """The rows, or the columns, of a target grid, prepared for :class:`ImplicitPointHead`.
 
     Attributes:
-        cells, offset: of :class:`Neighbors`.
-        hidden: their part of the first layer, float32 ``[T, 2, D]``.
+        cells: int64 ``[T, 2]``, the feature cells around each pixel.
+        offset: float32 ``[T, 2]``, from cell to pixel. A cell counts as 2, as in the released code,
+            which takes the difference on a map from -1 to 1 times the number of cells.
+        hidden: float32 ``[T, 2, D]``, what position, offset and pixel size of this axis add to the
+            first layer.
     """
 
     cells: Tensor
@@ -81,7 +77,7 @@ class ImplicitPointHead(BaseModule):
     are near 0, so that no probability is saturated.
 
     Coordinates, offsets and areas are float32 whatever the features are: half precision cannot
-    tell the pixels of a large image apart.
+    tell the pixels of a large image apart. Between 2048 and 4096 it only has every other integer.
 
     Args:
         in_channels: ``C``.
@@ -98,7 +94,7 @@ class ImplicitPointHead(BaseModule):
             nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
 
     def project(self, features: Tensor) -> Tensor:
-        """The features' part of the first layer.
+        """Compute what the features add to the first layer, once per cell.
 
         Args:
             features: ``[B, C, H, W]``.
@@ -112,56 +108,65 @@ class ImplicitPointHead(BaseModule):
         return projected.permute(0, 2, 3, 1)
 
     def axes(self, target: tuple[int, int], size: tuple[int, int]) -> tuple[Axis, Axis]:
-        """What the rows and the columns of a target grid have to say, for :meth:`forward`.
+        """Prepare the rows and the columns of a target grid for :meth:`forward`.
+
+        Position, offset and pixel size of a point are those of its row and those of its column.
+        What they add to the first layer is therefore the sum of two parts, which are computed here
+        for ``T`` rows and ``U`` columns instead of for all ``T U`` points.
 
         Args:
-            target: ``(T, U)``, size of the grid.
+            target: ``(T, U)``, size of the target grid.
             size: ``(H, W)`` of the whole feature map.
+
+        Returns:
+            Rows and columns.
         """
         device = self.layers[0].weight.device
         axes = []
         with torch.autocast(device.type, enabled=False):
             weight = self.layers[0].weight[:, self.in_channels:].float().T  # [6, D]
             for i, (pixels, cells) in enumerate(zip(target, size, strict=True)):
-                around = neighbors(pixels, cells, device)
-                # offset, position and pixel size of this axis; the bias goes with the rows
-                hidden = (around.offset[..., None] * weight[i]
-                          + centers(pixels, device)[:, None, None] * weight[2 + i]
-                          + 2 * cells / pixels * weight[4 + i])
-                if i == 0:
+                around = cells_around_pixels(pixels, cells, device)
+                offset = (2 * around.offset).float()
+                # rows of the weight: offset y, x; position y, x; pixel size y, x
+                hidden = (offset[..., None] * weight[i]
+                          + pixel_centers(pixels, device)[:, None, None] * weight[2 + i]
+                          + 2 * cells / pixels * weight[4 + i])  # [T, 2, D]
+                if i == 0:  # the bias is added once, with the rows
                     hidden = hidden + self.layers[0].bias.float()
-                axes.append(Axis(*around, hidden))
+                axes.append(Axis(around.cells, offset, hidden))
         return tuple(axes)
 
     def forward(self, projected: Tensor, queries: Tensor, axes: tuple[Axis, Axis],
-                held: Window | None = None) -> Tensor:
-        """Answers at pixels of a target grid.
+                window: Window | None = None) -> Tensor:
+        """Answer at pixels of a target grid.
 
         Args:
             projected: ``[B, H, W, D]``, of :meth:`project`.
             queries: int64 ``[Q, 3]``: image, row, column.
-            axes: of :meth:`axes`, of the grid whose rows and columns these are.
-            held: what of the feature map ``projected`` is, if not all; it must hold the cells
-                around every query.
+            axes: of :meth:`axes`, for the target grid and the whole feature map.
+            window: which part of the feature map ``projected`` is; all by default. It contains the
+                cells around every query.
 
         Returns:
             ``[Q, out_channels]``, logits.
         """
         image, row, column = queries.unbind(1)
         y, x = axes
-        top, left = (held.top, held.left) if held else (0, 0)
+        top, left = (window.top, window.left) if window else (0, 0)
         # four cells, row first: 00, 01, 10, 11. By index_select: the gradient of indexing is slow
         _, height, width, d = projected.shape
-        cell_row = image[:, None] * height + (y.cells[row] - top)
-        cells = cell_row[:, :, None] * width + (x.cells[column] - left)[:, None]
+        cell_row = image[:, None] * height + (y.cells[row] - top)  # [Q, 2]
+        cells = cell_row[:, :, None] * width + (x.cells[column] - left)[:, None]  # [Q, 2, 2]
         hidden = projected.reshape(-1, d).index_select(0, cells.flatten()).view(-1, 2, 2, d)
         hidden = hidden + y.hidden.index_select(0, row).to(hidden.dtype)[:, :, None]
         hidden = hidden + x.hidden.index_select(0, column).to(hidden.dtype)[:, None]
-        hidden = hidden.relu_().flatten(0, 2)
+        hidden = hidden.relu_().flatten(0, 2)  # [4 Q, D]
         *layers, last = self.layers[1:]
         for layer in layers:  # on [4 Q, D]: in place on a view would cost autograd copies
             hidden = layer(hidden).relu_()
-        values = last(hidden).view(len(queries), 4, -1)
+        values = last(hidden).view(len(queries), 4, -1)  # [Q, 4, out_channels]
         area = (y.offset[row][:, :, None] * x.offset[column][:, None]).abs().flatten(1) + 1e-9
-        weight = area.flip(1) / area.sum(1, keepdim=True)
+        # flipped: a cell's weight is the area between the point and the opposite cell
+        weight = area.flip(1) / area.sum(1, keepdim=True)  # [Q, 4]
         return (weight[..., None] * values).sum(1)

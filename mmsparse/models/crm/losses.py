@@ -9,11 +9,19 @@ from mmsparse.registry import MODELS
 
 
 def edge_strength(masks: Tensor) -> Tensor:
-    """Length of the Sobel gradient of smoothed masks, ``[B, 1, H, W]`` to the same."""
+    """Length of the Sobel gradient of masks smoothed by a 3x3 mean.
+
+    Args:
+        masks: ``[B, 1, H, W]``, from 0 to 1.
+
+    Returns:
+        ``[B, 1, H, W]``: 0.01 where the mask is flat, as 1e-4 stands under the root.
+    """
     smooth = F.avg_pool2d(masks, 3, stride=1, padding=1)
     x = masks.new_tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]]) / 4
-    return F.conv2d(smooth, torch.stack([x, x.T])[:, None], padding=1).square().sum(
-        1, keepdim=True).add(1e-4).sqrt()
+    gradient = F.conv2d(smooth, torch.stack([x, x.T])[:, None], padding=1)  # [B, 2, H, W]
+    # 1e-4: the root has no gradient at 0
+    return gradient.square().sum(1, keepdim=True).add(1e-4).sqrt()
 
 
 @MODELS.register_module()

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
 
-from .sampling import Window, needed, resize_aligned, whole
+from .sampling import Window, resize_aligned, source_window, whole
 
 # Which of the encoder's outputs are fused: stem, conv2_x, conv3_x, conv4_x are 0 to 3.
 FUSED = {'stem-2-4': (0, 1, 3), '2-3-4': (1, 2, 3)}
 
 
 def branch(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
-    """1x1 convolution with two norms, as released."""
+    """A 1x1 convolution, then norm and ReLU twice, as in the released model."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True),
@@ -29,19 +29,19 @@ def branch(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential
 
 @MODELS.register_module()
 class CRMFusionNeck(BaseModule):
-    """Three branches, resized to one size, joined and blended by a 3x3 convolution.
+    """Bring three encoder outputs to one size, concatenate them, and blend by a 3x3 convolution.
 
     With the defaults 742,912 parameters and a map of half the encoder's input. Its convolutions
     start with Kaiming's normal initialization, as released: a deviation of sqrt(2 / fan-in).
 
     Args:
-        in_channels: of the three fused stages.
-        fuse: ``'stem-2-4'`` (default, the released model: stem, conv2_x, conv4_x) or ``'2-3-4'``
-            (the supplement's text).
-        out_level: which of the three gives the map its size.
-        widths: of the branches.
-        channels: of the map.
-        dropout: in training.
+        in_channels: channels of the three fused stages.
+        fuse: which stages: ``'stem-2-4'`` (default, the released model: stem, conv2_x, conv4_x) or
+            ``'2-3-4'`` (the supplement's text).
+        out_level: number, 0 to 2, of the fused stage whose size the result has.
+        widths: channels of the three before they are concatenated.
+        channels: of the result.
+        dropout: probability, in training.
 
     Raises:
         ValueError: ``fuse`` is unknown, or an argument has not three entries.
@@ -73,33 +73,37 @@ class CRMFusionNeck(BaseModule):
             nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.Dropout(dropout))
 
     def forward(self, stages: Sequence[Tensor], sizes: Sequence[tuple[int, int]] | None = None,
-                held: Sequence[Window] | None = None, wanted: Window | None = None) -> Tensor:
-        """The fused map, or a window of it.
+                windows: Sequence[Window] | None = None, window: Window | None = None) -> Tensor:
+        """Fuse the encoder's outputs for a whole image, or for one tile of it.
 
-        Without the optional arguments the stages are whole. A tile gives what it holds of them: the
-        stages are then resized by the coordinates of the whole image, so that tiles fit together.
+        For a whole image, give ``stages`` alone. For a tile, say as well where it lies: the stages
+        are then resized by the coordinates of the whole image, so that tiles meet without seams.
 
         Args:
-            stages: all outputs of the encoder.
-            sizes: of the whole stages.
-            held: what of each stage is there.
-            wanted: what of the fused map is asked for.
+            stages: all four outputs of the encoder, ``[B, in_channels, h, w]``.
+            sizes: height and width that each of them would have for the whole image.
+            windows: which part of each whole output the given one is.
+            window: which part of the fused map to compute; all by default. The given parts of the
+                outputs contain what it reads.
 
         Returns:
-            ``[B, channels, *wanted.size]``.
+            ``[B, channels, *window.size]``.
         """
         stages = [stages[i] for i in self.stages]
         if sizes is None:
             sizes = [tuple(x.shape[2:]) for x in stages]
-            held = [whole(size) for size in sizes]
+            windows = [whole(size) for size in sizes]
         else:
-            sizes, held = [sizes[i] for i in self.stages], [held[i] for i in self.stages]
+            sizes, windows = [sizes[i] for i in self.stages], [windows[i] for i in self.stages]
         size = sizes[self.out_level]
-        wanted = whole(size) if wanted is None else wanted
-        margin = wanted.grown(1, size)  # the convolution's; at the frame it pads with zeros
+        window = whole(size) if window is None else window
+        # one cell more for the 3x3 convolution; at the image's frame it pads with zeros
+        margin = window.grown(1, size)
         maps = []
-        for layer, x, source, part in zip(self.branches, stages, sizes, held, strict=True):
-            use = needed(margin, size, source)
+        for layer, x, source_size, x_window in zip(
+                self.branches, stages, sizes, windows, strict=True):
+            used = source_window(margin, size, source_size)
             maps.append(resize_aligned(
-                layer(use.within(part).of(x)), size, margin, source=source, held=use))
-        return wanted.within(margin).of(self.blend(torch.cat(maps, 1)))
+                layer(used.relative_to(x_window).of(x)), size, margin,
+                source_size=source_size, x_window=used))
+        return window.relative_to(margin).of(self.blend(torch.cat(maps, 1)))

@@ -20,14 +20,15 @@ from torch import Tensor
 from .refiner import CRMRefiner
 from .sampling import Window
 
-# Joins the parts of an object that lie close to each other. The protocol's radius is 5; its kernel
-# has an even side, which would move the parts by a pixel.
+# Dilation by it joins the parts of an object that lie close to each other. The protocol's radius is
+# 5 as well, but its kernel has an even width, which would move the parts by a pixel.
 DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11))
-# Crops have sides of a multiple of this where the image allows, so that many are alike.
-ALIKE = 32
-# A crop's long side is raised to this; smaller inputs are the network's weak side.
+# Sides of crops are a multiple of this where the image allows: many crops then have the same size
+# and are refined together.
+SIDE_MULTIPLE = 32
+# Crops whose long side is shorter are enlarged to this: the network does badly on smaller inputs.
 LONG_SIDE = 224
-# Pixels of crops that are refined at a time.
+# Pixels of the crops that are refined together.
 BATCH_PIXELS = 2**20
 
 
@@ -36,8 +37,8 @@ class Object(NamedTuple):
 
     Attributes:
         label: the class.
-        box: that the object fills.
-        mask: bool ``[*box.size]``.
+        box: the smallest window that holds the object.
+        mask: bool ``[*box.size]``, the object in its box.
     """
 
     label: int
@@ -46,7 +47,12 @@ class Object(NamedTuple):
 
 
 def box_of(rows: np.ndarray, columns: np.ndarray) -> Window:
-    """The least window that holds all true rows ``[H]`` and columns ``[W]``; there are some."""
+    """The smallest window that holds an object.
+
+    Args:
+        rows: bool ``[H]``, which rows the object touches, at least one.
+        columns: bool ``[W]``, which columns.
+    """
     rows, columns = np.flatnonzero(rows), np.flatnonzero(columns)
     return Window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
@@ -60,39 +66,43 @@ def objects_of(classes: np.ndarray, min_area: int = 1024) -> Iterator[Object]:
     """
     labels, areas = np.unique(classes, return_counts=True)
     for label in labels[areas > min_area].tolist():
-        here = classes == label
-        area = box_of(here.any(1), here.any(0)).grown(len(DISC), classes.shape)
-        mask = area.of(here)
+        of_class = classes == label
+        area = box_of(of_class.any(1), of_class.any(0)).grown(len(DISC), classes.shape)
+        mask = area.of(of_class)
         _, parts, stats, _ = cv2.connectedComponentsWithStats(
             cv2.dilate(mask.astype(np.uint8), DISC), connectivity=8)
         for number, (left, top, width, height, _) in enumerate(stats[1:].tolist(), 1):
-            # with what surrounds it: beyond its border erosion takes everything for foreground
-            within = Window(top, top + height, left, left + width).grown(len(DISC), mask.shape)
-            part = (within.of(parts) == number).astype(np.uint8)
+            # with a margin: erosion takes what lies beyond the array's border for foreground, and
+            # would not erode an object that touches it
+            region = Window(top, top + height, left, left + width).grown(len(DISC), mask.shape)
+            part = (region.of(parts) == number).astype(np.uint8)
             part = cv2.erode(part, DISC).astype(bool)
             if part.sum() <= min_area:
                 continue
-            part &= within.of(mask)
+            part &= region.of(mask)
             if not part.any():
                 continue
             tight = box_of(part.any(1), part.any(0))
             box = Window(*(n + start for n, start in zip(
-                tight, (area.top + within.top,) * 2 + (area.left + within.left,) * 2, strict=True)))
+                tight, (area.top + region.top,) * 2 + (area.left + region.left,) * 2, strict=True)))
             yield Object(label, box, tight.of(part))
 
 
 def crop_around(box: Window, size: tuple[int, int], expand: float) -> Window:
-    """A box with context, inside the image.
+    """A box with some of its surroundings, inside the image.
 
     Args:
-        size: ``(H, W)``.
-        expand: by how much the box grows in all, as a share of its sides.
+        box: of the object.
+        size: ``(H, W)`` of the image.
+        expand: how much longer each side becomes, as a share of itself: with 0.25 a box of 80
+            pixels gains 10 at either end. Sides are then rounded up to a multiple of
+            ``SIDE_MULTIPLE``, as far as the image allows.
     """
     sides = []
     for start, stop, limit in ((*box[:2], size[0]), (*box[2:], size[1])):
         margin = (stop - start) * expand / 2
         start, stop = max(int(start - margin), 0), min(math.ceil(stop + margin), limit)
-        length = min(-(-(stop - start) // ALIKE) * ALIKE, limit)
+        length = min(-(-(stop - start) // SIDE_MULTIPLE) * SIDE_MULTIPLE, limit)
         start = min(max(start - (length - (stop - start)) // 2, 0), limit - length)
         sides += [start, start + length]
     return Window(*sides)
@@ -102,8 +112,8 @@ class Job(NamedTuple):
     """A mask to refine.
 
     Attributes:
-        key: whatever the caller knows it by.
-        crop: of the image.
+        key: number by which the caller recognizes the result.
+        crop: the part of the image to refine it in.
         mask: float ``[*crop.size]`` in ``0 .. 1``.
     """
 
@@ -117,11 +127,13 @@ def refine_crops(refiner: CRMRefiner, image: Tensor, jobs: Iterable[Job]
     """Refine objects crop by crop, crops of equal size together.
 
     Args:
-        image: uint8 as loaded, or normalized, ``[3, H, W]``.
-        jobs: in any order; at most ``BATCH_PIXELS`` of equal size are held back.
+        refiner: in evaluation mode.
+        image: ``[3, H, W]``, uint8 as loaded, or normalized.
+        jobs: in any order. Crops of one size wait for each other until they have
+            ``BATCH_PIXELS``.
 
     Yields:
-        A job and its probabilities, float32 ``[*crop.size]``.
+        A job and its probabilities, float32 ``[*crop.size]``; not in the order of the jobs.
     """
     waiting: dict[tuple[int, int], list[Job]] = defaultdict(list)
     for job in jobs:
@@ -135,7 +147,10 @@ def refine_crops(refiner: CRMRefiner, image: Tensor, jobs: Iterable[Job]
 
 def refine_batch(refiner: CRMRefiner, image: Tensor, jobs: list[Job]
                  ) -> Iterator[tuple[Job, Tensor]]:
-    """Refine crops of one size; small ones are enlarged for it."""
+    """Refine crops of one size together, enlarged to ``LONG_SIDE`` if they are smaller.
+
+    Arguments and yields are those of :func:`refine_crops`.
+    """
     size = jobs[0].crop.size
     images = torch.stack([job.crop.of(image) for job in jobs])
     masks = torch.stack([job.mask for job in jobs])
@@ -154,10 +169,17 @@ def refine_batch(refiner: CRMRefiner, image: Tensor, jobs: list[Job]
 
 def object_jobs(objects: list[Object], size: tuple[int, int], expand: float, device: torch.device
                 ) -> Iterator[Job]:
-    """What :func:`refine_crops` wants of objects; the key is the object's place in the list."""
-    for key, found in enumerate(objects):
-        crop = crop_around(found.box, size, expand)
+    """Jobs for :func:`refine_crops`, one for each object.
+
+    Args:
+        objects: the key of a job is the object's place in this list.
+        size: ``(H, W)`` of the image.
+        expand: of :func:`crop_around`.
+        device: of the masks.
+    """
+    for key, instance in enumerate(objects):
+        crop = crop_around(instance.box, size, expand)
         mask = torch.zeros(crop.size, device=device)
-        found.box.within(crop).of(mask).copy_(torch.from_numpy(found.mask))
+        instance.box.relative_to(crop).of(mask).copy_(torch.from_numpy(instance.mask))
         yield Job(key, crop, mask)
 

@@ -1,4 +1,4 @@
-"""Continuous refinement of one mask per image, coarse to fine, within a bound of memory.
+"""Continuous refinement of one mask of each image, from coarse to fine, within a bound of memory.
 
 Source: Shen et al., "High Quality Segmentation for Ultra High-resolution Images" (CRM), CVPR 2022,
 sec. 3, and its released model. Letters: ``B`` masks, ``T, U`` height and width of the padded
@@ -19,7 +19,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmsparse.engine.machine import trim_heap
+from mmsparse.memory import trim_heap
 from mmsparse.registry import MODELS
 from mmsparse.sparse import UpsampledLogits, dilate, label_boundary
 
@@ -34,13 +34,13 @@ DEFAULTS = dict(
 
 
 class Refinement(NamedTuple):
-    """A refined mask and what it took.
+    """Refined masks, and how much was computed and changed.
 
     Attributes:
         mask: probabilities, float32 ``[B, H, W]``.
-        queried: share of the pixels that each scale asked the network about, of the masks that are
-            not too small to be refined; empty without such.
-        changed: float32 ``[B]``, share of the pixels that are on the other side of 0.5 now.
+        queried: for each scale that ran, the share of all pixels, padding included, that the head
+            was asked about. Masks below ``min_area`` do not count; the list is empty if all are.
+        changed: float32 ``[B]``, share of the pixels that have crossed 0.5.
     """
 
     mask: Tensor
@@ -49,9 +49,16 @@ class Refinement(NamedTuple):
 
 
 def reflect(x: Tensor, pad: int) -> Tensor:
-    """Reflect ``pad`` pixels at every side of ``[..., H, W]``; repeat the frame if a side is short.
+    """Pad every side by ``pad`` reflected pixels, as ``F.pad(x, [pad] * 4, mode='reflect')``.
 
-    Any dtype.
+    A side that is no longer than ``pad`` has too few pixels to reflect: its border is repeated.
+
+    Args:
+        x: ``[..., H, W]``, any dtype; ``F.pad`` reflects floats alone.
+        pad: pixels.
+
+    Returns:
+        ``[..., H + 2 pad, W + 2 pad]``.
     """
     for dim in (-2, -1) if pad else ():
         size = x.shape[dim]
@@ -63,7 +70,16 @@ def reflect(x: Tensor, pad: int) -> Tensor:
 
 
 def stack_masks(data_samples: list[SegDataSample], name: str, inputs: Tensor) -> Tensor:
-    """Masks of all samples, ``[B, 1, H, W]``, padded with background to the inputs' size."""
+    """Masks of all samples in one tensor, padded with background to the inputs' size.
+
+    Args:
+        data_samples: of a batch; the masks are ``PixelData`` of ``[1, h, w]``.
+        name: field of the samples that holds the mask.
+        inputs: ``[B, 3, H, W]``.
+
+    Returns:
+        ``[B, 1, H, W]`` on the inputs' device.
+    """
     height, width = inputs.shape[2:]
     return torch.stack([
         F.pad(m, (0, width - m.shape[2], 0, height - m.shape[1]))
@@ -82,35 +98,42 @@ def all_pixels(count: int, window: Window, device: torch.device) -> Tensor:
 class CRMRefiner(BaseModel):
     """Refine a coarse mask of any object at any resolution.
 
-    The image and the current mask pass the encoder at 1/8, 1/4, 1/2 and full size; every time an
-    implicit function answers for every full-resolution pixel, and its probabilities are the next
-    mask. Large images are encoded in tiles that overlap by the network's reach, with resizing and
-    coordinates of the whole image, so that they equal the untiled result up to rounding.
+    Image and current mask are encoded at 1/8, 1/4, 1/2 and full size, one after the other. At each
+    of these scales the head computes a probability for every full-resolution pixel, and these
+    probabilities are the mask that the next scale starts from.
+
+    Large images are encoded in tiles. These overlap by as much as the network sees, and are resized
+    by the coordinates of the whole image, so that the result is that without tiles, up to rounding.
 
     Args:
-        backbone, neck, head: configs.
-        loss_weights: of the binary cross entropy ``bce``, the mean absolute and squared error
-            ``l1``, ``l2``, and the edges' difference ``sobel``.
-        train_cfg: ``scales``, of which one is drawn for each batch: the encoder sees the crop at
-            that size and is asked about every pixel. The paper trains at full size alone and relies
-            on the function to extend to smaller scales.
-        test_cfg: of inference:
+        backbone, neck, head: configs of encoder, fusion and :class:`.head.ImplicitPointHead`.
+        loss_weights: weights by name; those not given keep the default of ``LOSSES``. ``bce``:
+            binary cross entropy, ``l1``, ``l2``: mean absolute and squared error, ``sobel``:
+            difference of the edges.
+        data_preprocessor: config; its mean, standard deviation and channel order also normalize
+            images that are given to :meth:`refine` as uint8.
+        train_cfg: ``scales``: for each batch one of them is drawn, and the encoder sees the crop at
+            that size, while the loss is over every pixel of the full one. The paper trains at full
+            size alone, the default, and relies on the head to extend to other scales.
+        test_cfg: settings of inference; those not given keep the default of ``DEFAULTS``:
 
-            - ``scales``: sizes of the encoder's input relative to the full one, ascending.
-            - ``pad``: pixels reflected around image and mask.
-            - ``min_long_side``: scales whose input is smaller are left out, but for the last.
+            - ``scales``: sizes of the encoder's input relative to the padded image, ascending.
+            - ``pad``: pixels that are reflected around image and mask.
+            - ``min_long_side``: a scale is left out if the long side of its input is shorter, in
+              pixels. The last scale always runs.
             - ``min_area``: a mask of fewer pixels is returned as it is.
-            - ``query_chunk``: points answered at a time; ``None``: 8,192 on a CPU, where they stay
-              in the cache, 524,288 on a GPU.
-            - ``max_bytes``: how much memory may be used above weights and inputs; tiles are chosen
-              to keep to it. ``None``: any.
-            - ``selector``: config of a selector with two classes, as SparseRefine's: from the scale
-              ``select_from`` on only the pixels it selects are asked for, and only tiles that hold
-              some are encoded. ``None`` asks for every pixel.
-            - ``amp``: encode in half precision (bfloat16 on a CPU).
-            - ``accept_iou``: the coarse mask is kept if the refined one's IoU with it is lower.
-            - ``edit_band``: how far from the coarse boundary a mask may change, as a share of
-              ``H + W``.
+            - ``query_chunk``: number of points that the head answers at a time. ``None``: 8,192 on
+              a CPU, where they stay in the cache, 524,288 on a GPU.
+            - ``max_bytes``: memory to use above weights and inputs, which tiles are chosen to keep
+              to. ``None``: no bound.
+            - ``selector``: config of a selector, as SparseRefine's, that is given the two classes
+              of the current mask. From the scale ``select_from`` on, the head answers only the
+              pixels that it selects, and tiles without any are not encoded. ``None``: every pixel.
+            - ``amp``: encode in half precision, on a CPU bfloat16.
+            - ``accept_iou``: a refined mask whose IoU with the coarse one is lower is discarded for
+              the coarse one. ``None``: never.
+            - ``edit_band``: pixels farther from the coarse boundary than this share of ``H + W``
+              keep the coarse value. ``None``: none do.
 
     Raises:
         ValueError: a key is unknown or a value out of range.
@@ -165,14 +188,17 @@ class CRMRefiner(BaseModel):
 
     def forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None,
                 mode: str = 'tensor') -> Tensor | list[SegDataSample] | dict[str, Tensor]:
-        """mmengine's entry.
+        """Called by mmengine: one of :meth:`loss`, :meth:`predict` and :meth:`logits`.
 
         Args:
             inputs: normalized images ``[B, 3, H, W]``.
             data_samples: with ``coarse_mask``, for the loss also ``gt_mask``: float ``[1, H, W]``
-                in ``0 .. 1``.
-            mode: ``'loss'``, ``'predict'``, or ``'tensor'`` for logits of one pass at full size,
-                ``[B, 1, H, W]``.
+                from 0 to 1.
+            mode: ``'loss'``, ``'predict'``, or ``'tensor'`` for logits ``[B, 1, H, W]`` of one pass
+                at full size.
+
+        Raises:
+            ValueError: the mode is none of these.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
@@ -183,12 +209,15 @@ class CRMRefiner(BaseModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
 
     def logits(self, images: Tensor, masks: Tensor, scale: float = 1.0) -> Tensor:
-        """One pass over whole images, ``[B, 1, H, W]``.
+        """Logits of one pass over whole images, without tiles or padding.
 
         Args:
             images: normalized, ``[B, 3, H, W]``.
-            masks: float ``[B, 1, H, W]`` in ``0 .. 1``.
-            scale: of the encoder's input.
+            masks: float ``[B, 1, H, W]`` from 0 to 1.
+            scale: size of the encoder's input relative to the images.
+
+        Returns:
+            ``[B, 1, H, W]``.
         """
         size = tuple(images.shape[2:])
         small = tuple(max(round(n * scale), 1) for n in size)
@@ -199,7 +228,10 @@ class CRMRefiner(BaseModel):
         return self.head(self.head.project(features), queries, axes).view(-1, 1, *size)
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """Losses of one pass; the target is cut at 0.5 for the cross entropy alone."""
+        """Four losses of one pass at a scale drawn from ``train_cfg.scales``.
+
+        Soft targets are cut at 0.5 for the cross entropy, and left as they are for the others.
+        """
         target = stack_masks(data_samples, 'gt_mask', inputs)
         scale = self.train_scales[int(torch.randint(len(self.train_scales), ()))]
         logits = self.logits(
@@ -230,7 +262,7 @@ class CRMRefiner(BaseModel):
         return data_samples
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images ``[B, 3, h, w]`` as loaded (BGR) the way the data preprocessor does it."""
+        """Normalize images ``[B, 3, h, w]`` as loaded (BGR), as the data preprocessor does."""
         preprocessor = self.data_preprocessor
         if preprocessor.channel_conversion:
             images = images.flip(1)
@@ -238,18 +270,19 @@ class CRMRefiner(BaseModel):
 
     @torch.no_grad()
     def refine(self, images: Tensor, masks: Tensor) -> Refinement:
-        """Refine masks coarse to fine.
+        """Refine masks from coarse to fine.
 
-        Images and masks may lie in main memory while the model is on a GPU: only tiles travel, and
-        the result stays where the masks are.
+        Images and masks may stay in main memory while the model is on a GPU: only tiles are copied,
+        and the result is where the masks are.
 
         Args:
             images: ``[B, 3, H, W]``, normalized, or uint8 as loaded.
-            masks: float ``[B, H, W]`` in ``0 .. 1``.
+            masks: float ``[B, H, W]`` from 0 to 1.
 
         Raises:
-            ValueError: ``max_bytes`` is too little for images of this size; the message says how
-                much is needed.
+            ValueError: images and masks do not fit each other, a mask is out of range, or
+                ``max_bytes`` is too little for images of this size; the message says how much is
+                needed.
         """
         if images.shape[2:] != masks.shape[1:] or len(images) != len(masks):
             raise ValueError(f'images {list(images.shape)} and masks {list(masks.shape)} must '
@@ -284,7 +317,7 @@ class CRMRefiner(BaseModel):
         return self._accept(coarse, p[:, pad:full[0] - pad, pad:full[1] - pad], queried)
 
     def _accept(self, coarse: Tensor, p: Tensor, queried: list[float]) -> Refinement:
-        """Keep the coarse mask where ``test_cfg`` wants it."""
+        """Put the coarse mask back where ``test_cfg.accept_iou`` and ``.edit_band`` say so."""
         cfg, before = self.test_cfg, coarse > 0.5
         if cfg.edit_band is not None:
             radius = round(cfg.edit_band * sum(coarse.shape[1:]))
@@ -298,16 +331,17 @@ class CRMRefiner(BaseModel):
 
     def refine_scale(self, images: Tensor, p: Tensor, size: tuple[int, int],
                      selected: Tensor | None) -> tuple[Tensor, float]:
-        """Encode at one size, answer at full size.
+        """Encode at one size and answer at full size.
 
         Args:
             images: padded, ``[B, 3, T, U]``.
-            p: the current mask, ``[B, T, U]``.
+            p: the current mask, probabilities ``[B, T, U]``.
             size: ``(H, W)`` of the encoder's input.
-            selected: bool ``[B, T, U]``, pixels asked for; the others keep ``p``.
+            selected: bool ``[B, T, U]``, which pixels to answer; the others keep ``p``. ``None``
+                for all.
 
         Returns:
-            The next mask, and the share of the pixels that were asked for.
+            The next mask ``[B, T, U]``, and the share of its pixels that were answered.
         """
         full, total = tuple(p.shape[1:]), 0
         result = torch.empty_like(p) if selected is None else p.clone()
@@ -324,16 +358,16 @@ class CRMRefiner(BaseModel):
                 total += len(queries)
             del projected
             if self.test_cfg.max_bytes is not None and p.device.type == 'cpu':
-                trim_heap()  # tiles differ in size: what one leaves behind would add up
+                trim_heap()  # tiles differ in size, so that the C library would keep blocks of each
         empty = p.flatten(1).sum(1) < 1
         return torch.where(empty[:, None, None], 0, result), total / p.numel()
 
     def tiles(self, images: Tensor, p: Tensor, size: tuple[int, int],
               selected: Tensor | None = None) -> list[Tile]:
-        """The tiles of one scale, as :meth:`refine_scale`.
+        """The tiles of one scale; arguments as of :meth:`refine_scale`.
 
         Raises:
-            ValueError: ``max_bytes`` is too little for any.
+            ValueError: ``max_bytes`` is too little even for the smallest tiles.
         """
         level, full = self._level(), tuple(p.shape[1:])
         bound = self._bytes_for_tiles(images, p)
@@ -348,7 +382,7 @@ class CRMRefiner(BaseModel):
         return tiles
 
     def _bytes_for_tiles(self, images: Tensor, p: Tensor) -> float:
-        """What ``max_bytes`` leaves beside the padded maps and a chunk of queries."""
+        """The bytes of ``max_bytes`` that the padded maps and a chunk of queries leave over."""
         cfg = self.test_cfg
         if cfg.max_bytes is None:
             return math.inf
@@ -358,7 +392,7 @@ class CRMRefiner(BaseModel):
         return cfg.max_bytes - maps - QUERY_BYTES * self._chunk()
 
     def _chunk(self) -> int:
-        """Points answered at a time."""
+        """Number of points that the head answers at a time."""
         on_cpu = next(self.parameters()).device.type == 'cpu'
         return self.test_cfg.query_chunk or (2**13 if on_cpu else 2**19)
 
@@ -368,32 +402,46 @@ class CRMRefiner(BaseModel):
         return torch.autocast(device, dtype, enabled=self.test_cfg.amp)
 
     def encode(self, images: Tensor, p: Tensor, size: tuple[int, int], tile: Tile) -> Tensor:
-        """Projected features of a tile, ``[B, *tile.cells.size, D]``."""
+        """Encode a tile; arguments as of :meth:`refine_scale`.
+
+        Returns:
+            ``[B, *tile.cells.size, D]``, features as :meth:`.head.ImplicitPointHead.project` gives
+            them.
+        """
         device = next(self.parameters()).device
         image = resize_aligned(images, size, tile.window)
         if images.dtype == torch.uint8:
             image = self.normalize(image)
         mask = resize_aligned(p[:, None], size, tile.window)
         stages = self.backbone(torch.cat([image.to(device), 2 * mask.to(device) - 1], 1))
-        held = [tile.window.over(stride) for stride in self.backbone.stage_strides]
+        windows = [tile.window.coarser(stride) for stride in self.backbone.stage_strides]
         return self.head.project(
-            self.neck(stages, self.stage_sizes(size), held, tile.cells)).contiguous()
+            self.neck(stages, self.stage_sizes(size), windows, tile.cells)).contiguous()
 
     def _level(self) -> int:
-        """Which of stem and stages gives the feature map its size."""
+        """Number of the encoder's output whose size the feature map has."""
         return self.neck.stages[self.neck.out_level]
 
     def stage_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Sizes of stem and stages for an encoder's input of ``(H, W)``."""
+        """Height and width of every output of the encoder for an input of ``size = (H, W)``."""
         return [tuple(-(-n // stride) for n in size) for stride in self.backbone.stage_strides]
 
     def queries(self, pixels: Window, selected: Tensor | None, p: Tensor) -> Iterator[Tensor]:
-        """Pixels of a window that are asked for, int64 ``[Q, 3]`` in chunks, where ``p`` is."""
+        """The pixels of a tile that the head answers, in chunks.
+
+        Args:
+            pixels: of the tile.
+            selected: of :meth:`refine_scale`.
+            p: the current mask ``[B, T, U]``, for its device and ``B``.
+
+        Yields:
+            int64 ``[Q, 3]``: image, row, column of the whole target.
+        """
         chunk = self._chunk()
         if selected is not None:
-            found = pixels.of(selected).nonzero()
-            found += found.new_tensor([0, pixels.top, pixels.left])
-            yield from found.split(chunk) if len(found) else ()
+            queries = pixels.of(selected).nonzero()
+            queries += queries.new_tensor([0, pixels.top, pixels.left])
+            yield from queries.split(chunk) if len(queries) else ()
             return
         rows = max(chunk // (len(p) * pixels.size[1]), 1)
         for top in range(pixels.top, pixels.bottom, rows):

@@ -1,6 +1,8 @@
-"""Bilinear sampling on part of a grid, by coordinates of the whole: tiles without seams.
+"""Bilinear resizing of a part of a map, by coordinates of the whole map.
 
-Letters: ``B`` images, ``C`` channels, ``H, W`` size.
+A tile that is resized by its own coordinates would not fit its neighbor: an end of it would count
+as an end of the image. Letters: ``B`` images, ``C`` channels, ``H, W`` size of a map, ``T`` target
+positions on an axis.
 """
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 
 class Window(NamedTuple):
-    """Rows ``top .. bottom`` and columns ``left .. right`` of a grid, ends excluded."""
+    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right`` of a grid, ends excluded."""
 
     top: int
     bottom: int
@@ -25,19 +27,22 @@ class Window(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
     def grown(self, margin: int, size: tuple[int, int]) -> Window:
-        """With a margin on every side, within ``(H, W)``."""
+        """With a margin on every side, as far as a grid of ``size = (H, W)`` reaches."""
         return Window(max(self.top - margin, 0), min(self.bottom + margin, size[0]),
                       max(self.left - margin, 0), min(self.right + margin, size[1]))
 
-    def over(self, stride: int) -> Window:
-        """The same on a grid coarser by ``stride``, of which the origin is a multiple."""
+    def coarser(self, stride: int) -> Window:
+        """The cells of ``stride`` pixels that it covers; ``top`` and ``left`` are multiples of it.
+
+        Example: rows 64 to 130 are cells 8 to 17 at stride 8.
+        """
         return Window(self.top // stride, -(-self.bottom // stride),
                       self.left // stride, -(-self.right // stride))
 
-    def within(self, held: Window) -> Window:
-        """The same, counted from the origin of another."""
-        return Window(self.top - held.top, self.bottom - held.top,
-                      self.left - held.left, self.right - held.left)
+    def relative_to(self, other: Window) -> Window:
+        """The same pixels, counted from the top left corner of ``other``."""
+        return Window(self.top - other.top, self.bottom - other.top,
+                      self.left - other.left, self.right - other.left)
 
     def of(self, x: Tensor) -> Tensor:
         """This part of ``[..., H, W]``, a view."""
@@ -45,64 +50,98 @@ class Window(NamedTuple):
 
 
 def whole(size: tuple[int, int]) -> Window:
-    """The window that is everything."""
+    """The window that holds all of a grid of ``(H, W)``."""
     return Window(0, size[0], 0, size[1])
 
 
-def aligned_taps(start: int, stop: int, size: int, source: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Neighbors of some target coordinates, with aligned corners (end points on end points).
+class AxisCells(NamedTuple):
+    """The two cells around each position on an axis, as bilinear interpolation reads them.
+
+    Attributes:
+        cells: int64 ``[T, 2]``, the cell before and the cell after; one beyond an end is moved to
+            the last cell there.
+        offset: float64 ``[T, 2]``, position minus cell, in cells.
+    """
+
+    cells: Tensor
+    offset: Tensor
+
+
+def cells_around(position: Tensor, size: int) -> AxisCells:
+    """Find the cells around positions on an axis; a cell lies at its number.
+
+    Example: on an axis of 10, position 2.25 has the cells 2 and 3 at offsets 0.25 and -0.75, and
+    position -0.5 has the cell 0 twice, at -0.5.
 
     Args:
-        start, stop: target coordinates, of ``size``.
-        source: size that they are taken from.
+        position: float64 ``[T]``, in cells.
+        size: number of cells of the axis.
+    """
+    cells = position.floor().long()[:, None] + torch.tensor([0, 1], device=position.device)
+    cells = cells.clamp_(0, size - 1)
+    return AxisCells(cells, position[:, None] - cells)
+
+
+def aligned_cells(start: int, stop: int, size: int, source: int) -> AxisCells:
+    """Source cells of some target pixels with aligned corners: end pixels lie on end cells.
+
+    Args:
+        start, stop: the target pixels, ``T = stop - start``.
+        size: target pixels of the whole axis.
+        source: source cells of the whole axis.
 
     Returns:
-        int64 first and second neighbor, float32 weight of the second, ``[stop - start]`` each, on
-        the CPU.
+        On the CPU. The offset from the first cell is the weight of the second.
     """
     scale = (source - 1) / (size - 1) if size > 1 else 0.0
-    position = torch.arange(start, stop, dtype=torch.float64) * scale
-    first = position.long().clamp(max=source - 1)
-    return first, (first + 1).clamp(max=source - 1), (position - first).float()
+    return cells_around(torch.arange(start, stop, dtype=torch.float64) * scale, source)
 
 
-def needed(window: Window, size: tuple[int, int], source: tuple[int, int]) -> Window:
-    """What of a map of size ``source`` a window of it, resized to ``size``, is made of."""
-    if source == size:
+def source_window(window: Window, size: tuple[int, int], source_size: tuple[int, int]) -> Window:
+    """The part of a map that :func:`resize_aligned` reads for a window of the resized map.
+
+    Args:
+        window: of the resized map.
+        size: ``(H, W)`` of the whole resized map.
+        source_size: ``(H, W)`` of the whole map before.
+    """
+    if source_size == size:
         return window
-    rows = aligned_taps(window.top, window.bottom, size[0], source[0])
-    columns = aligned_taps(window.left, window.right, size[1], source[1])
-    return Window(int(rows[0][0]), int(rows[1][-1]) + 1,
-                  int(columns[0][0]), int(columns[1][-1]) + 1)
+    rows = aligned_cells(window.top, window.bottom, size[0], source_size[0]).cells
+    columns = aligned_cells(window.left, window.right, size[1], source_size[1]).cells
+    return Window(int(rows[0, 0]), int(rows[-1, 1]) + 1,
+                  int(columns[0, 0]), int(columns[-1, 1]) + 1)
 
 
 def resize_aligned(x: Tensor, size: tuple[int, int], window: Window, *,
-                   source: tuple[int, int] | None = None, held: Window | None = None) -> Tensor:
-    """A window of ``interpolate(x, size, mode='bilinear', align_corners=True)``.
+                   source_size: tuple[int, int] | None = None, x_window: Window | None = None
+                   ) -> Tensor:
+    """A window of ``interpolate(whole, size, mode='bilinear', align_corners=True)``.
 
     Args:
-        x: ``[B, C, H, W]``, any dtype.
-        size: that the whole map is resized to.
-        window: what of the result is wanted.
-        source: size of the whole map, if ``x`` is a part of it.
-        held: the part that ``x`` is; it must hold all neighbors of what is wanted.
+        x: ``[B, C, H, W]``, any dtype: the whole map, or the part ``x_window`` of it.
+        size: ``(H, W)`` of the whole map after resizing.
+        window: which part of the resized map to compute.
+        source_size: ``(H, W)`` of the whole map before resizing; that of ``x`` by default.
+        x_window: which part of the whole map ``x`` is; all by default. It contains
+            :func:`source_window` of ``window``.
 
     Returns:
-        ``[B, C, *window.size]``, float32, or the dtype of ``x`` if that is a float.
+        ``[B, C, *window.size]``, of the dtype of ``x`` if that is a float, else float32.
     """
-    source = tuple(x.shape[-2:]) if source is None else source
-    held = whole(source) if held is None else held
+    source_size = tuple(x.shape[-2:]) if source_size is None else source_size
+    x_window = whole(source_size) if x_window is None else x_window
     dtype = x.dtype if x.dtype.is_floating_point else torch.float32
-    if source == size:
-        return window.within(held).of(x).to(dtype)
-    if window == whole(size) and held == whole(source) and x.dtype == dtype:
+    if source_size == size:
+        return window.relative_to(x_window).of(x).to(dtype)
+    if window == whole(size) and x_window == whole(source_size) and x.dtype == dtype:
         return F.interpolate(x, size, mode='bilinear', align_corners=True)
-    top, bottom, dy = aligned_taps(window.top, window.bottom, size[0], source[0])
-    left, right, dx = aligned_taps(window.left, window.right, size[1], source[1])
-    first, last = int(left[0]), int(right[-1])
-    x = x[..., first - held.left:last + 1 - held.left]
-    top, bottom, left, right = (taps.to(x.device) for taps in (
-        top - held.top, bottom - held.top, left - first, right - first))
-    dy, dx = dy.to(x.device, dtype)[:, None], dx.to(x.device, dtype)
-    rows = torch.lerp(x[..., top, :].to(dtype), x[..., bottom, :].to(dtype), dy)
-    return torch.lerp(rows[..., left], rows[..., right], dx)
+    rows = aligned_cells(window.top, window.bottom, size[0], source_size[0])
+    columns = aligned_cells(window.left, window.right, size[1], source_size[1])
+    first, last = int(columns.cells[0, 0]), int(columns.cells[-1, 1])
+    x = x[..., first - x_window.left:last + 1 - x_window.left]  # only the columns that are read
+    top, bottom = (rows.cells - x_window.top).to(x.device).unbind(1)
+    left, right = (columns.cells - first).to(x.device).unbind(1)
+    dy, dx = (axis.offset[:, 0].float().to(x.device, dtype) for axis in (rows, columns))
+    x = torch.lerp(x[..., top, :].to(dtype), x[..., bottom, :].to(dtype), dy[:, None])
+    return torch.lerp(x[..., left], x[..., right], dx)  # [B, C, *window.size]

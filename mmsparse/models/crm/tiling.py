@@ -1,4 +1,9 @@
-"""Tiles that a large image is encoded in. Letters: ``B`` images, ``T, U`` size of the target."""
+"""Tiles that a large image is encoded in, chosen to keep to a bound of memory.
+
+Three grids cover the same image: the encoder's input of ``H, W`` pixels, the feature map, whose
+cells are ``stride`` pixels of that input apart, and the target of ``T, U`` pixels at full
+resolution, each of which is answered from the cells around it. Letters: ``B`` images.
+"""
 from __future__ import annotations
 
 import math
@@ -8,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .head import neighbors
+from .head import cells_around_pixels
 from .sampling import Window
 
 # How far a feature sees, in pixels of the encoder's input; tiles overlap by this much.
@@ -17,18 +22,18 @@ HALO = 160
 BLOCK = 64
 # Sides of tiles that are tried, in blocks.
 SIDES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
-# Bytes at the highest point of a pass in float32: per pixel of the encoder's input, per pixel whose
-# features are computed, per point asked for; per pixel of the maps of a selector.
+# Bytes at the highest point of a pass in float32: per pixel of the encoder's input, per pixel of it
+# that features are computed for, per queried point; per target pixel, for the maps of a selector.
 ENCODER_BYTES, FUSION_BYTES, QUERY_BYTES, SELECTOR_BYTES = 1150, 1000, 2700, 40
 
 
 class Tile(NamedTuple):
-    """A part of the work at one scale.
+    """One tile, as a window of each of the three grids.
 
     Attributes:
-        window: of the encoder's input that is encoded.
-        cells: of the feature map that are computed.
-        pixels: of the target whose answers these cells give.
+        window: the part of the encoder's input that is encoded, halo included.
+        cells: the part of the feature map that is computed from it.
+        pixels: the part of the target that is answered from these cells. Tiles share no pixel.
     """
 
     window: Window
@@ -36,26 +41,31 @@ class Tile(NamedTuple):
     pixels: Window
 
 
-def blocks_of(mask: Tensor, blocks: list[Tensor], size: list[int]) -> Tensor:
-    """Which blocks hold an active pixel, bool ``[*size]`` on the CPU.
+def active_blocks(mask: Tensor, blocks: list[Tensor], size: list[int]) -> Tensor:
+    """Which blocks hold a selected pixel of any image, bool ``[*size]`` on the CPU.
 
     Args:
-        mask: bool ``[B, T, U]``.
-        blocks: the block of every row and of every column, int64 ``[T]``, ``[U]``.
+        mask: bool ``[B, T, U]``, the selected pixels of the target.
+        blocks: number of the block that every row lies in, and every column, int64 ``[T]``,
+            ``[U]``.
+        size: number of blocks, in rows and in columns.
     """
     rows, columns = (b.to(mask.device) for b in blocks)
     count = torch.zeros(size[0], mask.shape[2], dtype=torch.int32, device=mask.device)
-    count.index_add_(0, rows, mask.sum(0, dtype=torch.int32))
-    found = torch.zeros(*size, dtype=torch.int32, device=mask.device)
-    return found.index_add_(1, columns, count).cpu() > 0
+    count.index_add_(0, rows, mask.sum(0, dtype=torch.int32))  # [block rows, U]
+    total = torch.zeros(*size, dtype=torch.int32, device=mask.device)
+    return total.index_add_(1, columns, count).cpu() > 0
 
 
 def cores(active: Tensor, side: int) -> Iterator[Window]:
-    """Cut a map of blocks into squares and shrink each to what is active in it.
+    """Cut a map of blocks into squares and shrink each to the blocks that are active in it.
 
     Args:
-        active: bool ``[rows, columns]`` on the CPU.
-        side: in blocks, counted from the first active row and column.
+        active: bool ``[rows, columns]``, of :func:`active_blocks`.
+        side: of the squares, in blocks. The first begins at the first active row and column.
+
+    Yields:
+        Windows that are counted in blocks; together they hold each active block once.
     """
     rows, columns = (active.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
     for top in range(rows[0], rows[-1] + 1, side) if rows else ():
@@ -68,45 +78,54 @@ def cores(active: Tensor, side: int) -> Iterator[Window]:
 
 def make_tile(core: Window, size: tuple[int, int], cells: tuple[int, int], first: list[Tensor],
               stride: int) -> Tile:
-    """The tile of a window that is counted in blocks; the other arguments: :func:`plan_tiles`.
+    """Turn a window of blocks into a tile.
 
     Args:
-        first: the first feature cell of every row and of every column of the target.
+        core: of :func:`cores`.
+        size, cells, stride: of :func:`plan_tiles`.
+        first: the first of the two feature cells around every row of the target, and around every
+            column, ascending int64 ``[T]``, ``[U]``.
     """
-    part = Window(*(n * BLOCK // stride for n in core))
+    own_cells = Window(*(n * BLOCK // stride for n in core))
+    # a pixel belongs to the tile that its first cell lies in
     rows, columns = (torch.searchsorted(f, torch.tensor([start, stop])).tolist()
-                     for f, start, stop in ((first[0], *part[:2]), (first[1], *part[2:])))
+                     for f, start, stop in ((first[0], *own_cells[:2]), (first[1], *own_cells[2:])))
     window = Window(*(n * BLOCK for n in core)).grown(HALO, size)
-    # a pixel's second cell may be the first of the next tile
-    asked = part._replace(bottom=part.bottom + 1, right=part.right + 1).grown(0, cells)
-    return Tile(window, asked, Window(*rows, *columns))
+    # its second cell may be the first of the next tile
+    read_cells = own_cells._replace(
+        bottom=own_cells.bottom + 1, right=own_cells.right + 1).grown(0, cells)
+    return Tile(window, read_cells, Window(*rows, *columns))
 
 
 def plan_tiles(size: tuple[int, int], full: tuple[int, int], cells: tuple[int, int], stride: int,
                selected: Tensor | None, count: int, bound: float
                ) -> tuple[list[Tile] | None, float]:
-    """Cut the work at one scale so that the least is encoded that keeps to the memory.
+    """Choose the tiles in which the image is encoded at one scale.
 
-    Tiles without a selected pixel are left out, the others shrink to the blocks that hold some.
+    Small tiles need little memory, but overlap more, so that more pixels are encoded in all. Of the
+    tile sizes in ``SIDES``, and of one tile for the whole image, the result is the one that encodes
+    the fewest pixels while every tile keeps to the bound. Where pixels are selected, tiles without
+    any are left out and the others shrink to the blocks that hold some.
 
     Args:
-        size: of the encoder's input.
-        full: ``(T, U)``.
-        cells: size of the feature map.
-        stride: of a feature cell in pixels of the encoder's input.
-        selected: bool ``[B, T, U]``; ``None`` is every pixel.
+        size: ``(H, W)`` of the encoder's input.
+        full: ``(T, U)``, size of the target.
+        cells: height and width of the feature map.
+        stride: pixels of the encoder's input from one feature cell to the next.
+        selected: bool ``[B, T, U]``, which pixels to answer; ``None`` for all.
         count: ``B``.
-        bound: bytes that a tile may take.
+        bound: bytes that the pass over one tile may take.
 
     Returns:
-        The tiles, ``None`` if the bound is too low for any, and the bytes that the least needs.
+        The tiles, or ``None`` if no size keeps to the bound, and the least bytes that any size
+        needs.
     """
-    first = [neighbors(t, n, torch.device('cpu')).cells[:, 0].contiguous()
+    first = [cells_around_pixels(t, n, torch.device('cpu')).cells[:, 0].contiguous()
              for t, n in zip(full, cells, strict=True)]
     blocks = [-(-n * stride // BLOCK) for n in cells]
     active = torch.ones(blocks, dtype=torch.bool)
     if selected is not None:
-        active = blocks_of(selected, [f * stride // BLOCK for f in first], blocks)
+        active = active_blocks(selected, [f * stride // BLOCK for f in first], blocks)
     best, cheapest, least = None, math.inf, math.inf
     for side in (max(blocks), *(side for side in SIDES if side < max(blocks))):
         tiles = [make_tile(core, size, cells, first, stride) for core in cores(active, side)]

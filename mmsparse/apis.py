@@ -21,6 +21,7 @@ from torch import nn
 from mmsparse import zoo
 from mmsparse.checkpoint import load_weights
 from mmsparse.engine.config import read_config
+from mmsparse.engine.plain_datasets import plain_datasets
 from mmsparse.masks import check_mask, read_mask
 from mmsparse.pictures import AS_STORED, read_image
 
@@ -95,8 +96,7 @@ def inference(model: nn.Module, images: Image | Sequence[Image]
     init_default_scope(model.cfg.get('default_scope', 'mmseg'))
     pipeline = Compose([
         dict(type='LoadImageFromNDArray'),
-        *(step for step in tested_dataset(model.cfg).pipeline
-          if transform_name(step['type']) not in LOADERS)])
+        *preparation(tested_dataset(model.cfg))])
     if isinstance(images, (list, tuple)):
         return [_infer(model, pipeline, image) for image in images]
     return _infer(model, pipeline, images)
@@ -104,11 +104,15 @@ def inference(model: nn.Module, images: Image | Sequence[Image]
 
 def _infer(model: nn.Module, pipeline: Compose, image: Image) -> SegDataSample:
     given = isinstance(image, np.ndarray)
-    batch = pseudo_collate([pipeline(dict(img=check_image(image) if given else read_image(image)))])
-    with torch.no_grad():
-        sample, = model.test_step(batch)
+    picture = check_image(image) if given else read_image(image)
+    packed = pipeline(dict(img=picture))
+    sample = packed['data_samples']
+    sample.set_field(picture, 'ori_img', field_type='metainfo')  # RefinedSegmentor looks at it
     if not given:
         sample.set_metainfo(dict(img_path=str(image)))
+    with torch.no_grad():
+        sample, = model.test_step(pseudo_collate([packed]))
+    sample.pop('ori_img', None)
     return sample
 
 
@@ -158,15 +162,22 @@ def transform_name(kind: str | type) -> str:
 
 
 def tested_dataset(config: Config) -> ConfigDict:
-    """The config of the test set, taken out of wrapping datasets.
+    """The config of the test set, the first one where several are wrapped.
 
     Raises:
-        ValueError: the config names no test set.
+        ValueError: the config names no test set, or several that prepare images differently.
     """
     dataset = (config.get('test_dataloader') or {}).get('dataset')
     if dataset is None:
         raise ValueError('the config has no test_dataloader.dataset, whose pipeline prepares '
                          'the images')
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
+    first, *others = plain_datasets(dataset)
+    if any(preparation(other) != preparation(first) for other in others):
+        raise ValueError('the test sets in test_dataloader.dataset have pipelines that differ in '
+                         'more than loading: which of them prepares an image is not clear')
+    return first
+
+
+def preparation(dataset: ConfigDict) -> list[dict]:
+    """The steps of a dataset's pipeline without those that load pictures and labels."""
+    return [step for step in dataset['pipeline'] if transform_name(step['type']) not in LOADERS]

@@ -21,6 +21,12 @@ def last_head(segmentor: nn.Module) -> nn.Module:
     return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
+def ignore_index_of(segmentor: nn.Module) -> int:
+    """The label that a segmentor does not learn from; 255 if it learns from all."""
+    ignore_index = last_head(segmentor).ignore_index
+    return 255 if ignore_index is None else ignore_index
+
+
 def gives_probabilities(segmentor: nn.Module) -> bool:
     """Whether its scores are probabilities, which need not sum to one, and not logits."""
     return type(last_head(segmentor)).__name__.endswith(PROBABILITY_HEADS)

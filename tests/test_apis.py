@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmseg.datasets.transforms import LoadAnnotations
 
 from mmsparse.apis import inference, init_model, read_image
 from mmsparse.datasets import CamVidDataset
-from tests.models.tiny import refine_cfg
+from tests.models.test_crm_objects import Fake, blobs, with_scores
+from tests.models.tiny import refine_cfg, refined_cfg
 
 SIZE = (40, 56)
 META = dict(classes=('a', 'b', 'c', 'd', 'e'), palette=[[k, 0, 0] for k in range(5)])
@@ -89,9 +91,9 @@ def test_a_config_file_and_a_config_are_alike(tmp_path, model):
 def test_a_config_that_is_given_stays_as_it_is():
     given = config()
     before = copy.deepcopy(given.to_dict())
-    built = init_model(given, device='cpu', cfg_options={'model.lr_scale': .25})
+    built = init_model(given, device='cpu', cfg_options={'model.low_res_scale': .25})
     assert given.to_dict() == before
-    assert built.cfg.model.lr_scale == built.lr_scale == .25
+    assert built.cfg.model.low_res_scale == built.low_res_scale == .25
 
 
 def test_a_config_of_an_installed_package():
@@ -196,6 +198,28 @@ def test_a_config_without_a_test_set_is_refused(model, image):
     bare.cfg = Config(dict(default_scope='mmseg'))
     with pytest.raises(ValueError, match='no test_dataloader.dataset'):
         inference(bare, image)
+
+
+# ---- a model that looks at the original, too ----
+
+
+@pytest.mark.parametrize('steps', [[], [dict(type='Resize', scale_factor=.5)]])
+def test_a_refined_segmentor_takes_files_and_arrays(image, file, steps):
+    """As its own test pipeline does, which reads the file again."""
+    refined = init_model(config(LOAD, *steps, PACK, model=refined_cfg(
+        class_policy=dict(min_area=1))), device='cpu')
+    with_scores(refined, blobs((20, 28)))  # several classes
+    refined.refiner = Fake(lambda images, masks: (images[:, 0] > 99).float())
+    data = Compose(refined.cfg.test_dataloader.dataset.pipeline)(dict(img_path=str(file)))
+    expected, = refined.test_step(pseudo_collate([data]))
+    for source in (file, str(file), image):
+        found = inference(refined, source)
+        for field in ('pred_sem_seg', 'coarse_sem_seg'):
+            assert torch.equal(found.get(field).data, expected.get(field).data)
+        assert 'ori_img' not in found
+        assert found.img_path == (None if source is image else str(file))
+    assert expected.pred_sem_seg.data.shape == (1, *SIZE)
+    assert not torch.equal(expected.pred_sem_seg.data, expected.coarse_sem_seg.data)
 
 
 # ---- mmseg's inferencer ----

@@ -40,7 +40,7 @@ def folder(root, tmp_path, monkeypatch):
 def test_prepare_learn_and_predict(root, folder):
     (folder / 'small.py').write_text(
         f"_base_ = '{root / REFINER}'\nmodel = dict("
-        f"lr_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}')\n"
+        f"low_res_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}')\n"
         f'_base_.test_pipeline[1].scale = {HIGH[::-1]}\n'
         'val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))\n')
     subprocess.run(
@@ -56,7 +56,7 @@ def test_prepare_learn_and_predict(root, folder):
     dataset = cfg.train_dataloader.dataset
     dataset.update(data_root=str(folder / 'prepared'), numbers=(6,))
     for step in dataset.pipeline:
-        if step.type == 'mmsparse.LoadLRLogits':
+        if step.type == 'mmsparse.LoadLowResLogits':
             step.logits_root = str(folder / 'prepared' / 'scores')
         if step.type == 'RandomCrop':
             step.crop_size = (64, 64)

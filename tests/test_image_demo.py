@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmsparse.apis import inference, init_model
-from tests.models.tiny import segmentor_cfg
+from tests.models.tiny import refine_cfg, segmentor_cfg
 from tests.test_apis import config
 
 SIZE = (40, 56)
@@ -50,7 +50,7 @@ def files(tmp_path_factory):
     """Folder with config.py, weights.pth, other.py and other.pth (no SparseRefine), images/."""
     folder = tmp_path_factory.mktemp('demo')
     for name, model in (('config', None), ('other', segmentor_cfg())):
-        config(model=model).dump(folder / f'{name}.py')
+        config(model=model, metainfo=dict(classes=tuple('abcde'))).dump(folder / f'{name}.py')
         built = init_model(folder / f'{name}.py', device='cpu')
         torch.save(dict(state_dict=built.state_dict(), meta=dict(dataset_meta=built.dataset_meta)),
                    folder / ('weights.pth' if model is None else 'other.pth'))
@@ -154,6 +154,32 @@ def test_a_named_file(run, tmp_path):
 def test_options_may_stand_between_the_images(run, tmp_path):
     assert run('a.png', '--out', 'x', 'b.jpg')[0] == 0
     assert len(list((tmp_path / 'x').iterdir())) == 2
+
+
+@pytest.fixture(scope='module')
+def many(files):
+    """many.py and many.pth: 300 classes without colors; odd.pth names two of them."""
+    names = [f'class {k}' for k in range(300)]
+    cfg = config(model=refine_cfg(num_classes=300), metainfo=dict(classes=names))
+    cfg.dump(files / 'many.py')
+    model = init_model(files / 'many.py', device='cpu')
+    model.segmentor.decode_head.conv_seg.bias.data[280] = 100
+    for name, classes in (('many', names), ('odd', names[:2])):
+        torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(
+            classes=classes))), files / f'{name}.pth')
+
+
+def test_300_classes_without_colors(run, many, tmp_path):
+    code, _, err = run('a.png', '--labels', name='many', weights='many')
+    assert code == 0 and err == ''
+    assert cv2.imread(str(tmp_path / 'a_refined.jpg')).shape[1] == 5 * 492
+    labels = cv2.imread(str(tmp_path / 'a_labels.png'), cv2.IMREAD_UNCHANGED)
+    assert labels.dtype == np.uint16 and (labels == 280).mean() > 0.3
+
+
+def test_class_names_that_are_not_the_models(run, many):
+    code, _, err = run('a.png', name='many', weights='odd')
+    assert code and 'the model has 300 classes, but checkpoint or test set name 2' in err
 
 
 @pytest.mark.parametrize('existing', ['a_refined.jpg', 'a_labels.png'])

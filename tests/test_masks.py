@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from mmsparse.datasets import LoadLRLogits, LoadMasks
+from mmsparse.datasets import LoadLowResLogits, LoadMasks
 from mmsparse.engine.config import read_config
 from mmsparse.masks import check_mask, decode_array, read_mask, write_mask
 from mmsparse.rle import decode_mask, decode_window
@@ -288,7 +288,7 @@ def test_damaged_arrays(tmp_path, cases):
         (tmp_path / 'a.npy').write_bytes(damaged(content, case))
         results = dict(img=np.zeros((8, 10, 3), np.uint8), img_path='x/a.jpg')
         try:
-            found = LoadLRLogits(logits_root=str(tmp_path))(results)
+            found = LoadLowResLogits(logits_root=str(tmp_path))(results)
         except ValueError as error:
             assert 'a.npy' in str(error) or 'low resolution' in str(error)
         else:

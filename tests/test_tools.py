@@ -111,7 +111,8 @@ def run(load, monkeypatch, config):
         from mmengine.runner import Runner
         monkeypatch.setattr(Runner, 'from_cfg', classmethod(lambda cls, cfg: (
             seen.append(cfg), SimpleNamespace(
-                train=lambda: None, test=lambda: None, register_hook=seen.append))[1]))
+                train=lambda: None, test=lambda: None, register_hook=seen.append,
+                model=None))[1]))
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', path, *line])
         load(name).main()
         return seen[0]
@@ -156,6 +157,16 @@ def test_mmseg_switches(run, weights):
     assert cfg.test_evaluator.output_dir == 'predictions'
     assert cfg.visualizer.save_dir == 'pictures'
     assert cfg.default_hooks.visualization.draw
+
+
+def test_augmentation_is_right_or_refused(run, weights):
+    settings = dict(test_dataloader=dict(dataset=dict(pipeline=[1])), tta_pipeline=[2],
+                    tta_model=dict(type='SegTTAModel'), test_evaluator=dict(type='IoUMetric'))
+    cfg = run('test', weights, '--tta', **settings)
+    assert cfg.model == dict(type='mmsparse.SegTTAModel', module=dict(type='A'))
+    refined = 'model.type=mmsparse.RefinedSegmentor'
+    with pytest.raises(SystemExit, match='--tta: a RefinedSegmentor predicts classes without'):
+        run('test', weights, '--tta', '--cfg-options', refined, **settings)
 
 
 def test_mmdet_switches(run, weights):

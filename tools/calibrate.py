@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,25 +90,22 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.M
     return model.to(device).eval()
 
 
-def use_pipeline(dataset: dict, pipeline: list) -> None:
-    """Give a dataset, or those that it wraps, this pipeline."""
-    inner = dataset.get('datasets') or ([dataset.dataset] if 'dataset' in dataset else [])
-    for part in inner:
-        use_pipeline(part, pipeline)
-    if not inner:
-        dataset.pipeline = pipeline
-
-
 def build_loader(cfg: Config, split: str, images: int | None) -> torch.utils.data.DataLoader:
-    """The images of a split, one at a time, as validation sees them."""
+    """The images of a split, one at a time, as validation sees them; every one once."""
     from mmengine.registry import DATASETS
     from mmengine.runner import Runner
-    from torch.utils.data import Subset
+    from torch.utils.data import ConcatDataset, Subset
+
+    from mmsparse.engine.plain_datasets import plain_datasets
 
     loader = cfg.val_dataloader
-    chosen = cfg[f'{split}_dataloader'].dataset
-    use_pipeline(chosen, loader.dataset.pipeline)
-    dataset = DATASETS.build(chosen)
+    pipeline = plain_datasets(loader.dataset)[0].pipeline
+    parts = [DATASETS.build(dict(part, pipeline=pipeline))
+             for part in plain_datasets(cfg[f'{split}_dataloader'].dataset)]
+    classes = [part.metainfo.get('classes') for part in parts]
+    if any(other != classes[0] for other in classes):
+        stop(f'{split}_dataloader joins datasets of different classes: {classes}')
+    dataset = ConcatDataset(parts)
     if images is not None and images < len(dataset):
         dataset = Subset(dataset, [i * len(dataset) // images for i in range(images)])
     loader = dict(loader, batch_size=1, dataset=dataset, sampler=dict(
@@ -116,10 +114,13 @@ def build_loader(cfg: Config, split: str, images: int | None) -> torch.utils.dat
 
 
 def is_training_data(cfg: Config, split: str) -> bool:
-    """Whether a split has the images of the training set, pipelines aside."""
-    images = [{k: v for k, v in cfg[f'{name}_dataloader'].dataset.items()
-               if k not in ('pipeline', 'test_mode')} for name in (split, 'train')]
-    return images[0] == images[1]
+    """Whether a split has images of the training set, pipelines aside."""
+    from mmsparse.engine.plain_datasets import plain_datasets
+
+    images, train = ([{k: v for k, v in dataset.items() if k not in ('pipeline', 'test_mode')}
+                      for dataset in plain_datasets(cfg[f'{name}_dataloader'].dataset)]
+                     for name in (split, 'train'))
+    return any(dataset in train for dataset in images)
 
 
 def curve_table(curve: ScoreCurve, chosen: int, name: str, title: str) -> Table:
@@ -139,12 +140,12 @@ def curve_table(curve: ScoreCurve, chosen: int, name: str, title: str) -> Table:
 
 
 def summarize(curve: ScoreCurve, chosen: int, name: str, **facts: Any) -> dict:
-    """What goes into the JSON file."""
+    """What goes into the JSON file; JSON has no NaN: ``None`` stands for a share of nothing."""
+    figures = dict(recall=curve.recall(), precision=curve.precision(), density=curve.density())
+    figures = {key: float(values[chosen]) for key, values in figures.items()}
     return dict(calibration={
         name: float(curve.thresholds[chosen]),
-        'recall': float(curve.recall()[chosen]),
-        'precision': float(curve.precision()[chosen]),
-        'density': float(curve.density()[chosen]),
+        **{key: None if math.isnan(value) else value for key, value in figures.items()},
         'error_rate': curve.error_rate(),
         **facts,
     })
@@ -173,10 +174,10 @@ def main() -> None:
     with one_line_errors():
         model = load_model(cfg, args.checkpoint, device)
     loader = build_loader(cfg, args.split, args.images)
-    with progress_display() as progress:
-        task = progress.add_task('Count', total=len(loader), note='')
-        curve = score_curve(model, loader, lambda: progress.advance(task))
     try:
+        with progress_display() as progress:
+            task = progress.add_task('Count', total=len(loader), note='')
+            curve = score_curve(model, loader, lambda: progress.advance(task))
         chosen = (curve.for_density(args.density) if args.target_recall is None else
                   curve.for_recall(args.target_recall))
     except ValueError as error:

@@ -34,7 +34,8 @@ def parse_args() -> argparse.Namespace:
                         help='folder for NAME_refined.jpg, or for a single image a file '
                              '(default: the current folder)')
     parser.add_argument('--labels', action='store_true',
-                        help='write NAME_labels.png beside it: 8-bit class numbers')
+                        help='write NAME_labels.png beside it: class numbers, 8-bit for up to 256 '
+                             'classes, else 16-bit')
     parser.add_argument('--device', help="such as 'cuda:0' or 'cpu' (default: a GPU if there is "
                                          'one)')
     parser.add_argument('--window', action='store_true', help='show each picture in a window')
@@ -89,6 +90,8 @@ def labels_file(picture: Path) -> Path:
 
 def load_model(args: argparse.Namespace) -> torch.nn.Module:
     """The model, told to keep the selector's score."""
+    from mmdet.visualization.palette import get_palette
+
     from mmsparse.apis import init_model
     from mmsparse.models.sparserefine import SparseRefineSegmentor
 
@@ -100,6 +103,13 @@ def load_model(args: argparse.Namespace) -> torch.nn.Module:
     if not isinstance(model, SparseRefineSegmentor):
         stop(f'{args.config} builds {type(model).__name__}, not SparseRefineSegmentor: nothing is '
              'refined there')
+    classes, palette = (model.dataset_meta.get(key) or () for key in ('classes', 'palette'))
+    if len(classes) != model.num_classes:
+        stop(f'{args.config}: the model has {model.num_classes} classes, but checkpoint or test '
+             f'set name {len(classes)}')
+    if len(palette) != model.num_classes:  # a dataset without one gets random colors, as in mmseg
+        palette = get_palette('random', model.num_classes)
+    model.dataset_meta = dict(model.dataset_meta, palette=palette)
     model.test_cfg['keep_score'] = True
     return model
 
@@ -189,7 +199,8 @@ def main() -> None:
             picture = draw(model, image, sample)
             write(place, picture)
             if args.labels:
-                write(targets[1], sample.pred_sem_seg.data[0].cpu().numpy().astype('uint8'))
+                depth = 'uint8' if model.num_classes <= 256 else 'uint16'
+                write(targets[1], sample.pred_sem_seg.data[0].cpu().numpy().astype(depth))
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             print(f'{Path(sys.argv[0]).name}: {path}: {error}', file=sys.stderr)
             failed = True

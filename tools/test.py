@@ -64,10 +64,15 @@ def augment(cfg: Config) -> None:
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         stop(f'--tta needs {" and ".join(missing)} in the config')
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    if cfg.model.type == 'mmsparse.RefinedSegmentor':
+        stop('--tta: a RefinedSegmentor predicts classes without scores, which have no average; '
+             'test it without')
+    if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):
+        cfg.tta_model.type = 'mmsparse.SegTTAModel'  # right for heads of one channel, too
+    from mmsparse.engine.plain_datasets import plain_datasets
+
+    for dataset in plain_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
     if 'test_cfg' in cfg.model and 'seg_logits' in cfg.model.test_cfg:
         cfg.model.test_cfg.seg_logits = True  # what is averaged
     # Averaged predictions have no one selection and no one low-resolution prediction.

@@ -45,8 +45,17 @@ def main() -> None:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
+    from mmseg.models.segmentors import EncoderDecoder
+
+    from mmsparse.engine.loading_hook import unwrapped
+    from mmsparse.labels import check_first_labels
+
     with one_line_errors():
-        build_runner(cfg, strict=False).train()
+        runner = build_runner(cfg, strict=False)
+        model = unwrapped(runner.model)
+        if isinstance(model, EncoderDecoder):  # SparseRefineSegmentor does it by itself
+            check_first_labels(model)
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ model = dict(
     type='mmsparse.SparseRefineSegmentor',
     segmentor={{_base_.model}},
     segmentor_checkpoint='work_dirs/fcn_hr16s_1xb2-400_scenes-512x1024/iter_400.pth',
-    lr_scale=0.5,
+    low_res_scale=0.5,
     upsample='nearest',
     selector=dict(type='mmsparse.EntropySelector', alpha=0.8, min_points=256),
     decode_head=dict(

@@ -12,7 +12,7 @@ model = dict(
     segmentor={{_base_.model}},
     segmentor_checkpoint='work_dirs/fcn-hr48_4xb2-80k_cityscapes-512x1024/iter_80000.pth',
     data_preprocessor={{_base_.full_size.data_preprocessor}},
-    lr_scale=0.5,
+    low_res_scale=0.5,
     selector=dict(type='mmsparse.EntropySelector', alpha=0.3, min_points=256),
     decode_head=dict(
         type='mmsparse.SparseRefineHead',

@@ -8,7 +8,7 @@ model = dict(
     segmentor={{_base_.model}},
     segmentor_checkpoint='work_dirs/fcn-hr48_4xb4-40k_deepglobe-1224x1224/iter_40000.pth',
     data_preprocessor=dict(_base_.model.data_preprocessor, size=_base_.crop_size),
-    lr_scale=0.5,
+    low_res_scale=0.5,
     selector=dict(type='mmsparse.EntropySelector', alpha=0.3, min_points=256),
     decode_head=dict(
         type='mmsparse.SparseRefineHead',

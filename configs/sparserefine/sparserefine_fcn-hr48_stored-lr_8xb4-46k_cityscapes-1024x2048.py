@@ -5,7 +5,7 @@ logits_root = '{{$MMSPARSE_DATA:data}}/cityscapes/lr_logits'
 train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
-    dict(type='mmsparse.LoadLRLogits', logits_root=f'{logits_root}/train', aligned=False),
+    dict(type='mmsparse.LoadLowResLogits', logits_root=f'{logits_root}/train', aligned=False),
     dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(512, 1024), cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
@@ -15,7 +15,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
-    dict(type='mmsparse.LoadLRLogits', logits_root=f'{logits_root}/val', aligned=False),
+    dict(type='mmsparse.LoadLowResLogits', logits_root=f'{logits_root}/val', aligned=False),
     dict(type='mmsparse.PackRefineInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

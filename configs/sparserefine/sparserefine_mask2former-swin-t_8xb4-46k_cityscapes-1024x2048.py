@@ -12,7 +12,7 @@ model = dict(
     segmentor={{_base_.model}},
     segmentor_checkpoint='work_dirs/mask2former-swin-t_8xb2-90k_cityscapes-512x1024/iter_90000.pth',
     data_preprocessor={{_base_.full_size.data_preprocessor}},
-    lr_scale=0.5,
+    low_res_scale=0.5,
     selector=dict(type='mmsparse.EntropySelector', alpha=0.05, min_points=256),
     decode_head=dict(
         type='mmsparse.SparseRefineHead',

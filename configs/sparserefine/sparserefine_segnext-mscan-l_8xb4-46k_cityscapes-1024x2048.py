@@ -12,7 +12,7 @@ model = dict(
     segmentor={{_base_.model}},
     segmentor_checkpoint='work_dirs/segnext-mscan-l_8xb1-160k_cityscapes-640x1280/iter_160000.pth',
     data_preprocessor={{_base_.full_size.data_preprocessor}},
-    lr_size=(640, 1280),
+    low_res_size=(640, 1280),
     selector=dict(type='mmsparse.EntropySelector', alpha=0.1, min_points=256),
     decode_head=dict(
         type='mmsparse.SparseRefineHead',

@@ -28,7 +28,7 @@ model = dict(
     type='mmsparse.SparseRefineSegmentor',
     segmentor=segmentor,
     segmentor_checkpoint='work_dirs/swiftnet-ss_r18_1xb8-1k_camvid-360x480/iter_1000.pth',
-    lr_scale=0.5,
+    low_res_scale=0.5,
     joint_aug='post_lr',
     selector=dict(type='mmsparse.EntropySelector', alpha=0.72, min_points=256),
     decode_head=dict(

@@ -15,7 +15,7 @@ from .transforms import (
     KeepLowRes,
     KeepOriginal,
     LabelBoundaryWeight,
-    LoadLRLogits,
+    LoadLowResLogits,
     LoadMasks,
     PackMaskInputs,
     PackRefineInputs,
@@ -31,7 +31,7 @@ from .voc import PascalVOCDataset
 __all__ = [
     'BDD100KDataset', 'BIGDataset', 'CamVidDataset', 'CheckedSegDataset', 'CityscapesDataset',
     'ColorJitter', 'DeepGlobeLandCoverDataset', 'HRFDataset', 'ISICDataset', 'KeepLowRes',
-    'KeepOriginal', 'LabelBoundaryWeight', 'LoadLRLogits', 'LoadMasks', 'PackMaskInputs',
+    'KeepOriginal', 'LabelBoundaryWeight', 'LoadLowResLogits', 'LoadMasks', 'PackMaskInputs',
     'PackRefineInputs', 'PackWeightedSegInputs', 'PascalVOCDataset', 'PerturbMaskBoundary',
     'RandomMaskCrop', 'RandomSquareCropAndScale', 'RenderScene', 'SaliencyRefineDataset',
     'SceneDataset', 'SceneInstanceDataset', 'perturb_mask', 'render_scene'

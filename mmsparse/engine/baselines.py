@@ -62,8 +62,8 @@ def load_pair(baseline: Baseline, configs: Path, device: torch.device, height: i
     models = {kind: fuse_for_inference(load_model(str(configs / file), None, device))
               for kind, file in baseline.configs.items()}
     refined = models['refined']
-    if refined.lr_size is not None:
-        refined.lr_size = tuple(round(n * height / 1024) for n in refined.lr_size)
+    if refined.low_res_size is not None:
+        refined.low_res_size = tuple(round(n * height / 1024) for n in refined.low_res_size)
     return models
 
 

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsparse.hosts import stack_padded, unpadded_size
+from mmsparse.labels import LabelCheck
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -81,12 +84,22 @@ class ScoreCurve:
         """Share of wrong pixels."""
         return float(self.wrong.sum() / (self.right.sum() + self.wrong.sum()))
 
+    def require_labels(self) -> None:
+        """Refuse to choose where nothing was counted.
+
+        Raises:
+            ValueError: every pixel is ignored.
+        """
+        if not self.right.sum() + self.wrong.sum():
+            raise ValueError('no pixel has a label: all are ignored')
+
     def for_recall(self, target: float) -> int:
         """Number of the largest threshold that still finds this share of the wrong pixels.
 
         Raises:
-            ValueError: no threshold does, or no pixel is wrong.
+            ValueError: no threshold does, or no pixel is wrong or has a label.
         """
+        self.require_labels()
         if not self.wrong.sum():
             raise ValueError('no low-resolution pixel is wrong: there is nothing to find')
         reached = (self.recall() >= target).nonzero()
@@ -96,36 +109,53 @@ class ScoreCurve:
         return int(reached[-1])
 
     def for_density(self, target: float) -> int:
-        """Number of the smallest threshold that selects no more than this share of the pixels."""
-        return int((self.density() <= target).nonzero()[0])
+        """Number of the smallest threshold that selects no more than this share of the pixels.
+
+        Raises:
+            ValueError: every threshold selects more, or no pixel has a label.
+        """
+        self.require_labels()
+        density = self.density()
+        reached = (density <= target).nonzero()
+        if not len(reached):
+            raise ValueError(f'no threshold selects as little as {target} of the pixels; at '
+                             f'{self.thresholds[-1]:.3g} it is {density[-1]:.3f}')
+        return int(reached[0])
 
 
 @torch.no_grad()
 def score_curve(model: nn.Module, batches: Iterable[dict],
-                progress: Callable[[], None] = lambda: None, ignore_index: int = 255
-                ) -> ScoreCurve:
+                progress: Callable[[], None] = lambda: None) -> ScoreCurve:
     """Count a refining model's selection scores over images; nothing is refined.
 
     Args:
         model: a ``SparseRefineSegmentor`` in evaluation mode.
         batches: of a dataloader of test mode, with ground truth.
         progress: called after every batch.
+
+    Raises:
+        ValueError: ground truth is no label map of the model's classes and the picture's size
+            (:class:`~mmsparse.labels.LabelCheck`).
     """
+    check = LabelCheck(model.num_classes, model.ignore_index)
     curve = ScoreCurve.empty(candidate_thresholds(model.selector.highest_score))
     for batch in batches:
         batch = model.data_preprocessor(batch, False)
         inputs, samples = batch['inputs'], batch['data_samples']
         low = model.low_logits(inputs, samples)
-        valid = model.valid(inputs, low, [s.metainfo for s in samples])
+        metas = [s.metainfo for s in samples]
+        valid = model.valid(inputs, low, metas)
         # Ground truth has the original size, the model may see another one. Plain 'nearest' would
         # move labels by half a pixel.
-        labels = torch.stack([
-            F.interpolate(s.gt_sem_seg.data[None].float(), size=inputs.shape[2:],
-                          mode='nearest-exact')[0, 0].long() for s in samples])
-        known = labels != ignore_index
+        labels = stack_padded([
+            F.interpolate(check(s.gt_sem_seg.data, meta['ori_shape'], meta)[None, None].float(),
+                          size=unpadded_size(meta, inputs), mode='nearest-exact')[0, 0]
+            for s, meta in zip(samples, metas, strict=True)], inputs, model.ignore_index)
+        known = labels != model.ignore_index
         curve.count(model.selector.score(inputs, low), low.classes() != labels,
                     known if valid is None else known & valid)
         progress()
+    check.require_object()
     return curve
 
 

@@ -17,6 +17,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmsparse.evaluation import selection_counts
+from mmsparse.hosts import ignore_index_of
+from mmsparse.labels import LabelCheck
 
 
 class Score(NamedTuple):
@@ -49,11 +51,14 @@ def predict(model: nn.Module, batch: dict) -> tuple[SegDataSample, float]:
         return sample, time.perf_counter() - start
 
 
-def class_areas(sample: SegDataSample, num_classes: int, ignore_index: int = 255) -> Tensor:
-    """Pixels per class of one image, ``[4, K]``: intersection, union, predicted, true."""
+def class_areas(pred: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Pixels per class of one image, ``[4, K]``: intersection, union, predicted, true.
+
+    Args:
+        pred, label: classes ``[H, W]``.
+    """
     return torch.stack(IoUMetric.intersect_and_union(
-        sample.pred_sem_seg.data[0].cpu(), sample.gt_sem_seg.data[0].cpu(), num_classes,
-        ignore_index)).double()
+        pred, label, num_classes, ignore_index)).double()
 
 
 def compare(models: dict[str, nn.Module],
@@ -66,17 +71,26 @@ def compare(models: dict[str, nn.Module],
     first image is labeled once before it is timed. Loading is not timed.
 
     Args:
-        models: by name, in evaluation mode.
+        models: by name, in evaluation mode; pixels that they ignore count nowhere.
         dataloaders: by the same names; configs with ``batch_size=1`` over the same images, each
             with the pipeline that its model wants.
         on_sample: called with name, index, batch and result of every prediction.
 
     Returns:
         Scores by name.
+
+    Raises:
+        ValueError: the models ignore different labels, or ground truth is no label map of the
+            dataset's classes and the picture's size (:class:`~mmsparse.labels.LabelCheck`).
     """
+    ignored = {name: ignore_index_of(model) for name, model in models.items()}
+    if len(set(ignored.values())) > 1:
+        raise ValueError(f'models that are compared must share one ignore_index, got {ignored}')
+    ignore_index = next(iter(ignored.values()))
     loaders = [Runner.build_dataloader(dataloaders[name]) for name in models]
     meta = loaders[0].dataset.metainfo
     names, k = list(models), len(meta['classes'])
+    check = LabelCheck(k, ignore_index)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     areas = {name: torch.zeros(4, k, dtype=torch.float64) for name in names}
     counts = {name: torch.zeros(4, dtype=torch.float64) for name in names}
@@ -88,11 +102,12 @@ def compare(models: dict[str, nn.Module],
                 predict(models[name], batches[name])
             sample, duration = predict(models[name], batches[name])
             seconds[name].append(duration)
-            areas[name] += class_areas(sample, k)
+            label = check(sample.gt_sem_seg.data, sample.pred_sem_seg.shape, sample.metainfo).cpu()
+            areas[name] += class_areas(sample.pred_sem_seg.data[0].cpu(), label, k, ignore_index)
             if 'selected' in sample:
-                counts[name] += selection_counts(*(
-                    sample.get(field).data[0].cpu()
-                    for field in ('selected', 'low_res_sem_seg', 'gt_sem_seg')))
+                counts[name] += selection_counts(
+                    sample.selected.data[0].cpu(), sample.low_res_sem_seg.data[0].cpu(), label,
+                    ignore_index)
             if on_sample is not None:
                 on_sample(name, index, batches[name], sample)
     return {name: score(areas[name], counts[name], seconds[name], meta) for name in names}

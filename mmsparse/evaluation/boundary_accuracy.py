@@ -13,6 +13,8 @@ from mmengine.evaluator import BaseMetric
 
 from mmsparse.registry import METRICS
 
+from .labeled import Labeled
+
 RADII = 5
 
 
@@ -104,7 +106,7 @@ def class_areas(prediction: np.ndarray, target: np.ndarray, classes: int, ignore
 
 
 @METRICS.register_module()
-class BoundaryAccuracyMetric(BaseMetric):
+class BoundaryAccuracyMetric(Labeled, BaseMetric):
     """IoU and mBA of the refined and of the coarse masks, in percent.
 
     ``IoU`` is pooled: the sum of the intersections over that of the unions of all images. ``mBA``
@@ -118,15 +120,19 @@ class BoundaryAccuracyMetric(BaseMetric):
 
     Args:
         classes: their number, for label maps.
-        ignore_index: label of pixels that count nowhere.
+        ignore_index: label of pixels that count nowhere; ``None`` is the model's.
         collect_device, prefix: as in mmengine.
     """
 
-    def __init__(self, *, classes: int | None = None, ignore_index: int = 255,
+    def __init__(self, *, classes: int | None = None, ignore_index: int | None = None,
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.classes = classes
-        self.ignore_index = ignore_index
+        self.ignore_index = 255 if classes is None else ignore_index  # masks ignore nothing
+
+    def num_classes(self) -> int | None:
+        """Classes of the label maps."""
+        return self.classes
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count one batch.
@@ -141,7 +147,8 @@ class BoundaryAccuracyMetric(BaseMetric):
         for sample in data_samples:
             if refined not in sample:
                 raise KeyError(f'BoundaryAccuracyMetric needs {refined}, which the model predicts')
-            truth = self._read(sample, target)
+            truth = (self._read(sample, target) if self.classes is None else
+                     self.label(sample, refined).cpu().numpy())
             bands = boundary_bands(truth)
             scores = {}
             for name, key in (('', refined), ('coarse_', coarse)):

@@ -7,24 +7,38 @@ from mmseg.evaluation import IoUMetric
 
 from mmsparse.registry import METRICS
 
+from .labeled import Labeled
+
 
 @METRICS.register_module()
-class LowResIoUMetric(IoUMetric):
+class LowResIoUMetric(Labeled, IoUMetric):
     """mmseg's ``IoUMetric`` of ``low_res_sem_seg`` instead of ``pred_sem_seg``.
 
-    Its results are ``low_res/mIoU`` and so on. Arguments as in mmseg.
+    Its results are ``low_res/mIoU`` and so on.
+
+    Args:
+        ignore_index: label that counts nowhere; ``None`` is the model's. Give mmseg's ``IoUMetric``
+            beside it the same: that one takes 255 for granted.
+        **kwargs: as mmseg's ``IoUMetric``.
     """
 
     default_prefix = 'low_res'
+
+    def __init__(self, *, ignore_index: int | None = None, **kwargs) -> None:
+        super().__init__(ignore_index=ignore_index, **kwargs)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count one batch; samples of a model without refinement are an error.
 
         Raises:
             KeyError: a sample has no ``low_res_sem_seg``.
+            ValueError: ground truth is no label map.
         """
         if any('low_res_sem_seg' not in sample for sample in data_samples):
             raise KeyError('LowResIoUMetric needs low_res_sem_seg, which SparseRefineSegmentor '
                            'predicts; remove the metric for other models')
+        if not self.format_only:
+            for sample in data_samples:
+                self.label(sample, 'low_res_sem_seg')
         super().process(data_batch, [
             {**sample, 'pred_sem_seg': sample['low_res_sem_seg']} for sample in data_samples])

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mmsparse.registry import METRICS
 
+from .labeled import Labeled
+
 
 def selection_counts(selected: Tensor, low: Tensor, label: Tensor, ignore_index: int = 255
                      ) -> Tensor:
@@ -28,7 +30,7 @@ def selection_counts(selected: Tensor, low: Tensor, label: Tensor, ignore_index:
 
 
 @METRICS.register_module()
-class SelectorMetric(BaseMetric):
+class SelectorMetric(Labeled, BaseMetric):
     """Recall, precision and density of the selection over all images, in percent.
 
     Source: SparseRefine (ECCV 2024), supplement Table 1: recall ``|M & W| / |W|``, precision
@@ -36,13 +38,13 @@ class SelectorMetric(BaseMetric):
     amounted to. Quantities of an empty whole (no errors at all) are NaN.
 
     Args:
-        ignore_index: label that counts nowhere.
+        ignore_index: label that counts nowhere; ``None`` is the model's.
         collect_device, prefix: as in mmengine.
     """
 
     default_prefix = 'selector'
 
-    def __init__(self, *, ignore_index: int = 255, collect_device: str = 'cpu',
+    def __init__(self, *, ignore_index: int | None = None, collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.ignore_index = ignore_index
@@ -52,12 +54,13 @@ class SelectorMetric(BaseMetric):
 
         Raises:
             KeyError: a sample has no ``selected``.
+            ValueError: ground truth is no label map.
         """
         for sample in data_samples:
             if 'selected' not in sample:
                 raise KeyError('SelectorMetric needs the field selected, which '
                                'SparseRefineSegmentor predicts; remove it for other models')
-            label = sample['gt_sem_seg']['data'].squeeze(0)
+            label = self.label(sample, 'low_res_sem_seg')
             counts = selection_counts(
                 sample['selected']['data'].squeeze(0).to(label.device),
                 sample['low_res_sem_seg']['data'].squeeze(0).to(label), label, self.ignore_index)

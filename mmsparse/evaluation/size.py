@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mmsparse.registry import METRICS
 
+from .labeled import Labeled
+
 SIZES = ('small', 'medium', 'large')
 
 
@@ -34,7 +36,7 @@ def areas_by_size(pred: Tensor, label: Tensor, num_classes: int, limits: tuple[f
 
 
 @METRICS.register_module()
-class IoUBySizeMetric(BaseMetric):
+class IoUBySizeMetric(Labeled, BaseMetric):
     """mIoU over small, medium and large instances of classes, before and after refinement.
 
     A class of one image is small, medium or large by the share of the frame that it covers there;
@@ -44,7 +46,7 @@ class IoUBySizeMetric(BaseMetric):
 
     Args:
         limits: shares of the frame, ``0 < first < second < 1``, below the first a class is small.
-        ignore_index: label that counts nowhere.
+        ignore_index: label that counts nowhere; ``None`` is the model's.
         collect_device, prefix: as in mmengine.
 
     Raises:
@@ -53,8 +55,9 @@ class IoUBySizeMetric(BaseMetric):
 
     default_prefix = 'size'
 
-    def __init__(self, *, limits: tuple[float, float] = (0.01, 0.1), ignore_index: int = 255,
-                 collect_device: str = 'cpu', prefix: str | None = None) -> None:
+    def __init__(self, *, limits: tuple[float, float] = (0.01, 0.1),
+                 ignore_index: int | None = None, collect_device: str = 'cpu',
+                 prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if len(limits) != 2 or not 0 < limits[0] < limits[1] < 1:
             raise ValueError('IoUBySizeMetric.limits must be two increasing shares of the frame '
@@ -63,10 +66,14 @@ class IoUBySizeMetric(BaseMetric):
         self.ignore_index = ignore_index
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Count one batch."""
+        """Count one batch.
+
+        Raises:
+            ValueError: ground truth is no label map.
+        """
         num_classes = len(self.dataset_meta['classes'])
         for sample in data_samples:
-            label = sample['gt_sem_seg']['data'].squeeze(0)
+            label = self.label(sample, 'pred_sem_seg')
             fields = {'': 'pred_sem_seg', 'low_res_': 'low_res_sem_seg'}
             self.results.append({
                 name: areas_by_size(sample[field]['data'].squeeze(0).to(label), label,

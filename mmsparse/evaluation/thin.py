@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mmsparse.registry import METRICS
 
+from .labeled import Labeled
+
 
 def thick_parts(mask: np.ndarray, width: float) -> np.ndarray:
     """The parts of a mask that are wider than ``width`` pixels.
@@ -58,7 +60,7 @@ def thin_counts(pred: np.ndarray, label: np.ndarray, width: float, ignore_index:
 
 
 @METRICS.register_module()
-class ThinStructureMetric(BaseMetric):
+class ThinStructureMetric(Labeled, BaseMetric):
     """Dice of all structures together, and IoU of the thin ones, before and after refinement.
 
     A structure is what has any class but the first, whichever. Results, in percent over all images:
@@ -67,7 +69,7 @@ class ThinStructureMetric(BaseMetric):
 
     Args:
         width: up to which a structure is thin, in pixels.
-        ignore_index: label that counts nowhere.
+        ignore_index: label that counts nowhere; ``None`` is the model's.
         collect_device, prefix: as in mmengine.
 
     Raises:
@@ -76,8 +78,8 @@ class ThinStructureMetric(BaseMetric):
 
     default_prefix = 'structure'
 
-    def __init__(self, *, width: float = 8, ignore_index: int = 255, collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(self, *, width: float = 8, ignore_index: int | None = None,
+                 collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if width <= 0:
             raise ValueError(f'ThinStructureMetric.width must be positive, got {width!r}')
@@ -85,10 +87,14 @@ class ThinStructureMetric(BaseMetric):
         self.ignore_index = ignore_index
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Count one batch."""
+        """Count one batch.
+
+        Raises:
+            ValueError: ground truth is no label map.
+        """
         fields = {'': 'pred_sem_seg', 'low_res_': 'low_res_sem_seg'}
         for sample in data_samples:
-            label = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
+            label = self.label(sample, 'pred_sem_seg').cpu().numpy()
             self.results.append({
                 name: thin_counts(sample[field]['data'].squeeze(0).cpu().numpy(), label,
                                   self.width, self.ignore_index)

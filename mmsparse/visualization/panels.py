@@ -24,9 +24,10 @@ def paint_classes(classes: np.ndarray, palette: Sequence[Sequence[int]]) -> np.n
         classes: class numbers; those outside the palette (such as 255, ignored) become black.
         palette: RGB of every class, as in mmseg's ``METAINFO``.
     """
-    colors = np.zeros((256, 3), np.uint8)
-    colors[:len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
-    return colors[classes.astype(np.uint8)]
+    k = len(palette)
+    colors = np.zeros((k + 1, 3), np.uint8)  # the last one is black
+    colors[:k] = np.asarray(palette, np.uint8)[:, ::-1]
+    return colors[np.where((classes >= 0) & (classes < k), classes, k).astype(np.intp)]
 
 
 def paint_mask(image: np.ndarray, mask: np.ndarray, color: Sequence[int]) -> np.ndarray:
@@ -86,6 +87,7 @@ def refinement_panels(image: np.ndarray,
                       score_name: str = SCORE,
                       classes: Sequence[str],
                       palette: Sequence[Sequence[int]],
+                      ignore_index: int = 255,
                       window: tuple[slice, slice] | None = None,
                       width: int = 720) -> np.ndarray:
     """What a refinement did to one picture, in titled panels with a legend.
@@ -98,6 +100,7 @@ def refinement_panels(image: np.ndarray,
         score: float ``[H, W]``, what the selector decided by; with it, a panel of its values.
         score_name: what the score is, for that panel's title.
         classes, palette: names and RGB colors.
+        ignore_index: label of pixels that have none; they are black, and no error.
         window: show this part only (rows, columns).
         width: of a panel in pixels; its height follows.
 
@@ -106,10 +109,11 @@ def refinement_panels(image: np.ndarray,
     """
     panels, legend = _refinement(image, low, score, selected, refined, score_name, classes, palette)
     if label is not None:
-        fixed, made = changes(low, refined, label)
+        fixed, made = changes(low, refined, label, ignore_index)
         difference = paint_mask(image, fixed | made, FIXED)
         difference[made] = MADE
-        panels['Ground truth'] = paint_classes(label, palette)
+        panels['Ground truth'] = paint_classes(
+            np.where(label == ignore_index, -1, label.astype(np.intp)), palette)
         panels[f'Errors fixed ({fixed.mean():.2%}) and made ({made.mean():.2%})'] = difference
         legend += [('error fixed', FIXED), ('error made', MADE)]
     if window is not None:

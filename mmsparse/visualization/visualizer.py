@@ -57,7 +57,8 @@ class RefinementVisualizer(SegLocalVisualizer):
             score=pixels(data_sample.selection_score) if has_score else None,
             score_name=self.score_name,
             classes=self.dataset_meta['classes'],
-            palette=self.dataset_meta['palette'])
+            palette=self.dataset_meta['palette'],
+            ignore_index=data_sample.get('ignore_index', 255))
         drawn = np.ascontiguousarray(panels[..., ::-1])
         self.set_image(drawn)  # for who asks get_image() afterwards, as MMSegInferencer does
         if show:

@@ -2,9 +2,9 @@ r"""What a refiner learns from, decoded once: photographs, labels and low-resolu
 
     python projects/hrf/prepare.py CONFIG --out work_dirs/hrf --name wnet-1024
 
-Writes the training photographs and labels, at the size of the config's test pipeline, as uncompressed
-pictures, which are read faster than JPEG and PNG, and the scores of the config's frozen segmentor as
-`mmsparse.LoadLRLogits` reads them.
+Writes the training photographs and labels, at the size of the config's test pipeline, as
+uncompressed pictures, which are read faster than JPEG and PNG, and the scores of the config's
+frozen segmentor as `mmsparse.LoadLowResLogits` reads them.
 """
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 
-from mmsparse.datasets import KeepLowRes, LoadLRLogits, RandomSquareCropAndScale, RenderScene
+from mmsparse.datasets import KeepLowRes, LoadLowResLogits, RandomSquareCropAndScale, RenderScene
 from mmsparse.engine.calibration import score_curve
 from mmsparse.hosts import store_maps
 from mmsparse.sparse import UpsampledLogits
@@ -69,7 +69,7 @@ def test_the_low_resolution_that_a_pixel_belongs_to(width):
 def test_logits_from_files_are_where_the_model_has_them(tmp_path, width):
     scores = torch.arange(3 * width).float().view(1, 1, 3, width)
     np.save(tmp_path / 'one.npy', scores[0].numpy())
-    found = LoadLRLogits(logits_root=str(tmp_path))(
+    found = LoadLowResLogits(logits_root=str(tmp_path))(
         dict(img_path='one.png', img=np.zeros((7, 160, 3), np.uint8)))
     ours = UpsampledLogits(scores, (7, 160), mode='nearest').full()[0, 0]
     assert np.array_equal(-1 - found['low_res_index'], ours)
@@ -107,7 +107,7 @@ def test_maps_of_resized_images(width):
 def test_stored_logits_are_enlarged_as_the_authors_do(tmp_path, low, full):
     """By OpenCV's nearest neighbor: half a pixel off where ``low`` does not divide ``full``."""
     np.save(tmp_path / 'one.npy', np.zeros((2, low, 3), np.float16))
-    found = LoadLRLogits(logits_root=str(tmp_path), aligned=False)(
+    found = LoadLowResLogits(logits_root=str(tmp_path), aligned=False)(
         dict(img_path='one.png', img=np.zeros((full, 6, 3), np.uint8)))
     rows = (-1 - found['low_res_index'].astype(int)) // 3
     golden = authors.golden('sparserefine_data_details')[f'nearest_rows_{low}_to_{full}']

@@ -1,9 +1,15 @@
 """Every threshold at once, against the selector itself at that threshold."""
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS as MMSEG_MODELS
+from mmseg.structures import SegDataSample
 
 from mmsparse.engine.calibration import ScoreCurve, candidate_thresholds, plot, score_curve
 from mmsparse.evaluation import selection_counts
+from mmsparse.hosts import valid_mask
 from tests.models.tiny import batch, build_refine
 
 
@@ -47,6 +53,38 @@ def test_curve_is_what_the_selector_does_at_each_threshold(selector):
         assert curve.error_rate() == pytest.approx(float(wrong / valid))
 
 
+class PixelByPixel:
+    """Stands for a model that decides each pixel by its own color, whatever is beside it."""
+
+    num_classes, ignore_index = 2, 255
+
+    def __init__(self, **padding):
+        self.data_preprocessor = MMSEG_MODELS.build(
+            dict(type='SegDataPreProcessor', test_cfg=padding or None))
+        self.selector = SimpleNamespace(highest_score=1.0, score=lambda x, low: x[:, 0] / 255)
+
+    def low_logits(self, inputs, samples):
+        return SimpleNamespace(classes=lambda: (inputs[:, 1] > 99).long())
+
+    def valid(self, inputs, low, metas):
+        return valid_mask(metas, inputs)
+
+
+@pytest.mark.parametrize('padding', [dict(size=(130, 144)), dict(size_divisor=32)])
+def test_padding_moves_no_label(padding):
+    """An image that the preprocessor pads counts what the image alone counts."""
+    def data():
+        g = torch.Generator().manual_seed(0)
+        sample = SegDataSample(metainfo=dict(ori_shape=(48, 51), img_shape=(96, 102)))
+        sample.gt_sem_seg = PixelData(data=torch.randint(2, (1, 48, 51), generator=g))
+        return [dict(inputs=[torch.randint(256, (3, 96, 102), generator=g, dtype=torch.uint8)],
+                     data_samples=[sample])]
+
+    plain, padded = (score_curve(PixelByPixel(**p), data()) for p in ({}, padding))
+    assert torch.equal(plain.wrong, padded.wrong) and torch.equal(plain.right, padded.right)
+    assert plain.wrong.sum() + plain.right.sum() == 96 * 102
+
+
 def simple():
     curve = ScoreCurve.empty(torch.tensor([0.0, 0.1, 0.2, 0.3], dtype=torch.float64))
     score = torch.tensor([0.05, 0.15, 0.2, 0.25, 0.35, 0.35])
@@ -67,8 +105,15 @@ def test_choice_by_hand():
 
 
 def test_what_cannot_be_reached_is_said():
+    for choose in (ScoreCurve.for_recall, ScoreCurve.for_density):
+        with pytest.raises(ValueError, match='no pixel has a label: all are ignored'):
+            choose(ScoreCurve.empty(torch.tensor([0.0])), 0.5)
+    curve = ScoreCurve.empty(torch.tensor([0.0]))
+    curve.count(torch.tensor([0.5]), torch.tensor([False]), torch.tensor([True]))
     with pytest.raises(ValueError, match='no low-resolution pixel is wrong'):
-        ScoreCurve.empty(torch.tensor([0.0])).for_recall(0.5)
+        curve.for_recall(0.5)
+    with pytest.raises(ValueError, match=r'no threshold selects as little as 0.9 .*at 0 it is 1.0'):
+        curve.for_density(0.9)
     curve = ScoreCurve.empty(torch.tensor([0.0, 0.1]))
     curve.count(torch.tensor([0.0, 0.5]), torch.tensor([True, True]), torch.tensor([True, True]))
     with pytest.raises(ValueError, match=r'no threshold reaches a recall of 0.8; at 0.0 it is 0.5'):

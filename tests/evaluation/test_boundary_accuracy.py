@@ -232,5 +232,5 @@ def test_what_is_missing_or_does_not_fit_is_named():
         run(mask_sample([[0, 1]], [[0, 1]], [[0, 1, 1]]))
     with pytest.raises(ValueError, match='the prediction holds 2: classes are from 0 to 1'):
         run(label_sample([[0, 1]], [[0, 2]]), classes=2)
-    with pytest.raises(ValueError, match='the target holds 3'):
+    with pytest.raises(ValueError, match='labels: holds 3; classes are 0 to 1, and 255 is ignored'):
         run(label_sample([[0, 3]], [[0, 1]]), classes=2)

@@ -67,7 +67,8 @@ def test_the_config_is_the_papers(name):
     cfg, (_, size, alpha, stages) = refine_config(name), PAPER[name]
     assert cfg.model.selector.alpha == alpha
     assert len(cfg.model.decode_head.extractor.channels) == stages
-    low = cfg.model.get('lr_size') or tuple(int(n * cfg.model.lr_scale) for n in (1024, 2048))
+    low = cfg.model.get('low_res_size') or tuple(
+        int(n * cfg.model.low_res_scale) for n in (1024, 2048))
     assert tuple(low) == size
     assert cfg.train_dataloader.batch_size == 4 and cfg.train_cfg.max_iters == 500 * 93
     assert cfg.optim_wrapper == dict(
@@ -100,8 +101,8 @@ def test_low_resolution_and_dense_are_the_same_network(name):
 def test_refines_and_trains(name):
     cfg = refine_config(name)
     cfg.model.data_preprocessor.size = SIZE
-    if 'lr_size' in cfg.model:
-        cfg.model.lr_size = tuple(n // 8 for n in cfg.model.lr_size)
+    if 'low_res_size' in cfg.model:
+        cfg.model.low_res_size = tuple(n // 8 for n in cfg.model.low_res_size)
     cfg.model.segmentor_checkpoint = None
     cfg.model.selector.max_density = 0.1
     model = build(cfg)

@@ -207,7 +207,7 @@ def test_the_coarse_map_is_mmsegs_own():
     for meta in ({}, dict(padding_size=[0, 3, 0, 2]), dict(flip=True, flip_direction='horizontal')):
         for aligned in (False, True):
             model = with_scores(segmentor(dict(min_area=10**6), Fake()), scores)
-            model.base.align_corners = aligned
+            model.align_corners = model.base.align_corners = aligned
             out, = model.predict(torch.zeros(1, 3, 72, 80), [sample(size, **meta)])
             stock, = model.base.postprocess_result(scores, [sample(size, **meta)])
             assert float((out.pred_sem_seg.data == stock.pred_sem_seg.data).float().mean()) > 0.9995
@@ -267,18 +267,6 @@ def test_prob_mode_takes_the_highest_probability():
     assert not torch.equal(out.pred_sem_seg.data[0], coarse)
 
 
-def test_one_channel_segmentors():
-    init_default_scope('mmseg')
-    scores = blobs(classes=1)
-    model = segmentor(None, Fake(), classes=2)
-    model.base.decode_head.threshold, model.threshold = 0.3, 0.3
-    with_scores(model, scores)
-    out, = model.predict(torch.zeros(1, 3, 120, 160), [sample((120, 160))])
-    p = scores[:, 0].sigmoid()
-    certain = (p - 0.3).abs() > 1e-5  # rounding may decide the others
-    assert torch.equal(out.pred_sem_seg.data[certain], (p > 0.3).long()[certain])
-
-
 def test_where_the_original_comes_from(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     mmcv.imwrite(image, str(tmp_path / 'a.png'))
@@ -292,7 +280,9 @@ def test_where_the_original_comes_from(tmp_path):
 
 
 @pytest.mark.parametrize(('policy', 'message'), [
-    (dict(mode='both'), 'mode of'), (dict(area=3), 'has the keys'), (dict(expand=-1), 'negative')])
+    (dict(mode='both'), 'mode of'), (dict(area=3), 'has the keys'), (dict(expand=-1), 'negative'),
+    (dict(stuff_classes=(1, 5)), r'stuff_classes must be numbers of .* 5 classes, got \[5\]'),
+    (dict(stuff_classes=(-1,)), r'got \[-1\]'), (dict(stuff_scale=-0.1), r'in \[0, 1\], got -0.1')])
 def test_bad_policies(policy, message):
     with pytest.raises(ValueError, match=message):
         segmentor(policy)

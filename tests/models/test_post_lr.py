@@ -93,7 +93,8 @@ def test_stored_logits_stand_in_for_the_segmentor(tmp_path, probabilities):
     model = build_refine(joint_aug='post_lr')
     model.segmentor = None  # not asked
     item = through_pipeline(
-        dict(type='mmsparse.LoadLRLogits', logits_root=str(tmp_path), probabilities=probabilities),
+        dict(type='mmsparse.LoadLowResLogits', logits_root=str(tmp_path),
+             probabilities=probabilities),
         image=image, label=label % 5)
     data = dict(inputs=torch.randn(1, 3, 96, 192), data_samples=[item['data_samples']])
     logits = torch.from_numpy(scores).float()
@@ -107,7 +108,7 @@ def test_stored_logits_stand_in_for_the_segmentor(tmp_path, probabilities):
 
 def test_stored_logits_that_misfit_are_named(tmp_path):
     image, label = case()
-    load = dict(type='mmsparse.LoadLRLogits', logits_root=str(tmp_path))
+    load = dict(type='mmsparse.LoadLowResLogits', logits_root=str(tmp_path))
     with pytest.raises(FileNotFoundError, match='no stored logits .*one.npy for a/one.png'):
         through_pipeline(load, image=image, label=label)
     np.save(tmp_path / 'one.npy', np.zeros((5, 48), np.float32))

@@ -1,4 +1,5 @@
 """SparseRefineSegmentor from images to data samples."""
+import contextlib
 import copy
 import json
 import subprocess
@@ -7,13 +8,17 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
+from mmsparse.models.sparserefine.windows import check_windows, windows
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap, entropy
 from tests.models.tiny import batch, build_refine, low_logits, refine_cfg, segmentor_cfg
 
+SLIDE = dict(mode='slide', crop_size=(64, 48), stride=(32, 32))
 MODES = pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
 
 
@@ -142,6 +147,29 @@ def test_slide_averages_windows_and_keeps_the_whole_image_as_context():
     found = model.inference(data['inputs'], [{}, {}])
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
     assert torch.equal(found.permute(0, 2, 3, 1)[~mask], logits.permute(0, 2, 3, 1)[~mask])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_windows_that_are_allowed_cover_every_pixel_by_mmsegs_rule(data):
+    """And those that are not would leave some out, in an image that is large enough."""
+    side = st.integers(1, 12)
+    height, width, *pair = (data.draw(side) for _ in range(6))
+    crop, stride = pair[:2], pair[2:]
+    fits = all(s <= c for s, c in zip(stride, crop, strict=True))
+    covered = torch.zeros(height, width, dtype=torch.int64)
+    with contextlib.nullcontext() if fits else pytest.raises(ValueError, match='must not exceed'):
+        check_windows(crop, stride)
+    if fits:
+        for top, left, bottom, right in windows((height, width), crop, stride):
+            assert (bottom - top, right - left) == (min(crop[0], height), min(crop[1], width))
+            covered[top:bottom, left:right] += 1
+        assert (covered > 0).all()
+    else:
+        big = torch.zeros(40, 40, dtype=torch.int64)
+        for top, left, bottom, right in windows((40, 40), crop, stride):
+            big[top:bottom, left:right] += 1
+        assert (big == 0).any()
 
 
 @torch.no_grad()
@@ -275,9 +303,18 @@ def test_a_minimal_config_takes_everything_else_from_the_segmentor():
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (dict(lr_scale=0), r'lr_scale must be in \(0, 1\], got 0'),
-    (dict(lr_scale=1.5), r'lr_scale must be in \(0, 1\], got 1.5'),
-    (dict(lr_size=(64,)), r'lr_size must be \(h, w\)'),
+    (dict(low_res_scale=0), r'low_res_scale must be in \(0, 1\], got 0'),
+    (dict(low_res_scale=1.5), r'low_res_scale must be in \(0, 1\], got 1.5'),
+    *((dict(low_res_size=size), r'low_res_size must be \(h, w\)')
+      for size in [(64,), 64, (64, 0), (64, -1), (64.5, 64), (True, 64), '64']),
+    *((dict(test_cfg=dict(SLIDE, **{key: value})), rf'test_cfg.{key} must be \(height, width\)')
+      for key in ('crop_size', 'stride')
+      for value in [64, None, (64,), (0, 32), (-8, 32), (32.0, 32), (32, True), '64', [[1, 2], 3]]),
+    *((dict(test_cfg=dict(SLIDE, stride=stride)), r'test_cfg.stride .* must not exceed crop_size')
+      for stride in [(65, 32), (32, 49), (1000, 1000)]),
+    *((dict(test_cfg=dict(mode='whole', **{key: value})), f'test_cfg.{key} must be True or False')
+      for key in ('seg_logits', 'keep_score') for value in (None, 1, 'no')),
+    (dict(train_cfg=dict(sampler=1)), 'train_cfg has no keys'),
     (dict(upsample='cubic'), "upsample must be one of .*'cubic'"),
     (dict(joint_aug='none'), "joint_aug must be one of .*'none'"),
     (dict(pretrained='a.pth'), "got 'a.pth'; name the weights .* in segmentor_checkpoint"),
@@ -285,9 +322,9 @@ def test_a_minimal_config_takes_everything_else_from_the_segmentor():
     (dict(test_cfg=dict(mode='slide', crop_size=(8, 8))), r"keys \['crop_size', 'keep_score',"),
     (dict(test_cfg=dict(mode='whole', logits=True)), "got .*'logits'"),
     (dict(selector=dict(type='mmsparse.EntropySelector', alpha=0.3, num_classes=4)),
-     'selector.num_classes is 4, but the segmentor predicts 5'),
+     "selector.num_classes is 4, but the segmentor's is 5; leave it out"),
     (dict(decode_head=dict(type='mmsparse.SparseRefineHead', num_classes=4)),
-     'decode_head.num_classes is 4, but the segmentor predicts 5'),
+     "decode_head.num_classes is 4, but the segmentor's is 5"),
     (dict(decode_head=dict(type='mmsparse.SparseRefineHead',
                            ensembler=dict(type='mmsparse.GatedEnsembler', num_classes=4))),
      'ensembler.num_classes is 4'),
@@ -309,7 +346,7 @@ def test_wrong_channel_count(shape):
 
 
 def test_image_smaller_than_the_deepest_stride():
-    model = build_refine(alpha=0.0, lr_size=(32, 32))
+    model = build_refine(alpha=0.0, low_res_size=(32, 32))
     with pytest.raises(ValueError, match='at least 4 x 4 pixels .* got 3 x 40'):
         model.predict(torch.randn(1, 3, 3, 40))
 
@@ -348,3 +385,32 @@ def test_a_24_megapixel_image_stays_within_its_memory_bound(root):
         pytest.skip('the kernel does not let peak memory be reset')
     assert found['peak_mib'] < 1792
     assert found['peak_mib'] < found['low_mib'] + 512
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('features', [('rgb',), ('p',), ('p', 'rgb')])
+def test_features_of_a_pixel(features):
+    channels = 5 * ('p' in features) + 3 * ('rgb' in features)
+    model = build_refine(features=features, decode_head=dict(
+        type='mmsparse.SparseRefineHead', extractor=dict(
+            type='mmsparse.SparseUNet', in_channels=channels, channels=(8, 12))))
+    data = batch(model)
+    low = model.low_resolution(data['inputs'])
+    mask = model.selector(data['inputs'], low, None).mask
+    pixels, logits = model.gather(data['inputs'], mask, low)
+    known = dict(rgb=data['inputs'].permute(0, 2, 3, 1)[mask], p=logits.softmax(1))
+    torch.testing.assert_close(pixels.features, torch.cat([known[n] for n in features], 1))
+    assert model.predict(**data)[0].pred_sem_seg.data.shape[1:] == data['inputs'].shape[2:]
+
+
+@pytest.mark.parametrize('features', [(), ('rgb', 'rgb'), ('xy',)])
+def test_unknown_features_are_refused(features):
+    with pytest.raises(ValueError, match=r"features must be some of \('rgb', 'p'\), got"):
+        build_refine(features=features)
+
+
+def test_keys_of_before_are_accepted_with_a_warning():
+    """``lr_`` read as learning rate."""
+    with pytest.warns(DeprecationWarning, match='low_res_size'):
+        model = build_refine(lr_size=(24, 40))
+    assert model.low_res_size == (24, 40)

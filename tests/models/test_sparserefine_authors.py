@@ -9,7 +9,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from mmsparse.datasets import LoadLRLogits
+from mmsparse.datasets import LoadLowResLogits
 from mmsparse.models.sparserefine import SparseRefineHead, SparseUNet
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap, Topology, UpsampledLogits
@@ -278,6 +278,6 @@ def test_rows_of_enlarged_logits(details, sizes, tmp_path):
     off = low.full().flatten().long() - torch.from_numpy(expected)
     assert ((off == 0) | (off == int(many % few > 0))).all()
     np.save(tmp_path / 'a.npy', np.zeros((19, few, 1), np.float32))
-    results = LoadLRLogits(logits_root=str(tmp_path), aligned=False).transform(
+    results = LoadLowResLogits(logits_root=str(tmp_path), aligned=False).transform(
         dict(img=np.zeros((many, 1, 3), np.uint8), img_path='a.png'))
     assert np.array_equal(-1 - results['low_res_index'].ravel(), expected)

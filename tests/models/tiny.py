@@ -2,8 +2,10 @@
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
+from mmsparse.hosts import last_head
 from mmsparse.registry import MODELS
 
 PREPROCESSOR = dict(
@@ -37,6 +39,18 @@ def refine_cfg(num_classes=5, alpha=1.1, **kwargs):
             extractor=dict(type='mmsparse.SparseUNet', channels=(8, 12, 16)))) | kwargs
 
 
+def refined_cfg(num_classes=5, **kwargs):
+    return dict(
+        type='mmsparse.RefinedSegmentor', base=segmentor_cfg(num_classes),
+        refiner=dict(
+            type='mmsparse.CRMRefiner',
+            neck=dict(type='mmsparse.CRMFusionNeck', in_channels=(4, 16, 64)),
+            backbone=dict(type='mmsparse.CRMResNet', base_channels=4, stem_channels=4),
+            head=dict(type='mmsparse.ImplicitPointHead'),
+            data_preprocessor=dict(
+                type='mmseg.SegDataPreProcessor', mean=[0] * 3, std=[1] * 3))) | kwargs
+
+
 def build_refine(seed=0, sharpness=400.0, **kwargs):
     """The model with logits spread out, so that a threshold splits the pixels."""
     torch.manual_seed(seed)
@@ -61,12 +75,43 @@ def batch(model, batch_size=2, size=(96, 101), num_classes=5, seed=0, training=F
     return model.data_preprocessor(dict(inputs=images, data_samples=samples), training)
 
 
+class Answers(torch.nn.Module):
+    """Stands for a model: class 0 everywhere."""
+
+    def __init__(self, ignore_index):
+        super().__init__()
+        self.decode_head = torch.nn.Module()
+        self.decode_head.ignore_index = ignore_index
+
+    def test_step(self, batch):
+        result, = batch['data_samples']
+        result.pred_sem_seg = PixelData(
+            data=torch.zeros(1, *result.ori_shape, dtype=torch.int64))
+        return [result]
+
+
+@torch.no_grad()
+def vary_classes(model, image, scale=2000):
+    """Scores of its stock segmentors spread out and centered: no class wins all of the image."""
+    inputs = model.data_preprocessor(
+        dict(inputs=[image], data_samples=[SegDataSample()]), False)['inputs']
+    for part in (m for m in model.modules() if isinstance(m, EncoderDecoder)):
+        layer = last_head(part).conv_seg
+        layer.weight.data.mul_(scale)
+        scores = []
+        handle = layer.register_forward_hook(lambda *args, scores=scores: scores.append(args[-1]))
+        part.encode_decode(inputs, [dict(img_shape=inputs.shape[2:])])
+        handle.remove()
+        layer.bias.data -= scores[0].mean((0, 2, 3))
+    return model
+
+
 def low_logits(model, inputs, mode):
     """The frozen segmentor by mmseg's own means, resized to full size."""
     size = tuple(round(n / 2) for n in inputs.shape[2:])
     small = F.interpolate(inputs, size=size, mode='bilinear', align_corners=False)
     metas = [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
     logits = model.segmentor.encode_decode(small, metas)
-    kwargs = dict(align_corners=False) if mode == 'bilinear' else {}
+    kwargs = dict(align_corners=model.segmentor.align_corners) if mode == 'bilinear' else {}
     mode = 'nearest-exact' if mode == 'nearest' else mode  # by a pixel's center
     return F.interpolate(logits, size=inputs.shape[2:], mode=mode, **kwargs)

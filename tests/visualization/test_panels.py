@@ -24,6 +24,21 @@ def test_paint_classes_is_rgb_to_bgr_and_black_outside_the_palette():
     assert painted.tolist() == [[[30, 20, 10], [60, 50, 40], [0, 0, 0]]]
 
 
+@pytest.mark.parametrize('k', [1, 255, 256, 257, 300, 1203])
+def test_any_number_of_classes(k):
+    """By a loop; ignored values and those past the palette are black, and 256 is not 0."""
+    rng = np.random.default_rng(0)
+    palette = rng.integers(1, 256, (k, 3)).tolist()
+    classes = np.concatenate([rng.integers(0, k, 50), [0, k - 1, k, -1, 255, 256, 2**16]])
+    expected = [palette[c][::-1] if 0 <= c < k else [0, 0, 0] for c in classes.tolist()]
+    assert paint_classes(classes[None], palette).tolist() == [expected]
+    maps = np.resize(classes, (2, 20, 30))
+    strip = refinement_strip(
+        np.zeros((20, 30, 3), np.uint8), maps[0], np.ones((20, 30)), maps[1] > 3, maps[1],
+        classes=[str(c) for c in range(k)], palette=palette)
+    assert strip.shape[1] == 5 * 492
+
+
 def test_paint_mask_colors_the_mask_and_leaves_the_picture_alone():
     image = np.full((2, 2, 3), 200, np.uint8)
     mask = np.array([[True, False], [False, False]])

@@ -1,5 +1,5 @@
 """Transforms of the data pipelines."""
-from .low_res import KeepLowRes, LoadLRLogits, PackRefineInputs
+from .low_res import KeepLowRes, LoadLowResLogits, PackRefineInputs
 from .mask_refine import (
     ColorJitter,
     KeepOriginal,
@@ -17,7 +17,7 @@ __all__ = [
     'KeepLowRes',
     'KeepOriginal',
     'LabelBoundaryWeight',
-    'LoadLRLogits',
+    'LoadLowResLogits',
     'LoadMasks',
     'PackMaskInputs',
     'PackRefineInputs',

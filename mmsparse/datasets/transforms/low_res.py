@@ -41,7 +41,7 @@ def track_low_res(results: dict, size: tuple[int, int], *, aligned: bool) -> Non
             ``H`` and ``W``; else the latter moves the map by half a pixel.
     """
     if results.get('scale_factor', 1.0) not in (1.0, (1.0, 1.0)) or results.get('flip'):
-        raise ValueError('the image is already resized or flipped: KeepLowRes and LoadLRLogits '
+        raise ValueError('the image is already resized or flipped: KeepLowRes and LoadLowResLogits '
                          'stand before every augmentation')
     h, w = size
     if h * w > 2**24:
@@ -80,8 +80,8 @@ class KeepLowRes(BaseTransform):
         return results
 
 
-@TRANSFORMS.register_module()
-class LoadLRLogits(BaseTransform):
+@TRANSFORMS.register_module(name=['LoadLowResLogits', 'LoadLRLogits'])  # the name of before
+class LoadLowResLogits(BaseTransform):
     """Load low-resolution scores from a file per image, in place of running the segmentor.
 
     In training and testing. The file is named like the image: ``{logits_root}/{image name without
@@ -137,10 +137,10 @@ class PackRefineInputs(PackSegInputs):
         """Pack.
 
         Raises:
-            KeyError: neither ``KeepLowRes`` nor ``LoadLRLogits`` stands in the pipeline.
+            KeyError: neither ``KeepLowRes`` nor ``LoadLowResLogits`` stands in the pipeline.
         """
         if INDEX not in results:
-            raise KeyError('PackRefineInputs needs mmsparse.KeepLowRes or mmsparse.LoadLRLogits '
+            raise KeyError('PackRefineInputs needs mmsparse.KeepLowRes or LoadLowResLogits '
                            'earlier in the pipeline')
         packed = super().transform(results)
         # Padding, whatever number stands there, becomes negative.

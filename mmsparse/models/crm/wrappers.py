@@ -5,6 +5,7 @@ images, ``K`` classes, ``H, W`` size of the original image.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmsparse.checkpoint import load_weights
-from mmsparse.hosts import gives_probabilities, last_head, padding_of
+from mmsparse.hosts import gives_probabilities, ignore_index_of, last_head, padding_of
 from mmsparse.pictures import decode, orientation
 from mmsparse.registry import MODELS
 from mmsparse.sparse import UpsampledLogits
@@ -95,16 +96,36 @@ def load_base_alone(wrapper: RefinedSegmentor | RefinedDetector, state_dict: dic
     state_dict.update(wrapper.refiner.state_dict(prefix=own[1]))
 
 
-def check_policy(name: str, policy: dict | None) -> ConfigDict:
+def check_policy(name: str, policy: dict | None, num_classes: int) -> ConfigDict:
     """Defaults and checks of ``class_policy``."""
     policy = ConfigDict(POLICY | dict(policy or {}))
     if policy.mode not in MODES or set(policy) != set(POLICY):
         raise ValueError(f'{name}.class_policy has the keys {sorted(POLICY)} and a mode of '
                          f'{MODES}, got {dict(policy)}')
-    if policy.expand < 0 or policy.min_area < 0:
-        raise ValueError(f'{name}.class_policy.expand and .min_area must not be negative, got '
-                         f'{policy.expand} and {policy.min_area}')
+    check_objects(f'{name}.class_policy', policy.expand, policy.min_area)
+    unknown = [kind for kind in policy.stuff_classes if kind not in range(num_classes)]
+    if unknown:
+        raise ValueError(f"{name}.class_policy.stuff_classes must be numbers of the segmentor's "
+                         f'{num_classes} classes, got {unknown}')
+    if not 0 <= policy.stuff_scale <= 1:
+        raise ValueError(f'{name}.class_policy.stuff_scale must be in [0, 1], got '
+                         f'{policy.stuff_scale}')
     return policy
+
+
+def check_objects(name: str, expand: float, min_area: int) -> None:
+    """Refuse negative settings of crops and objects."""
+    if expand < 0 or min_area < 0:
+        raise ValueError(f'{name}.expand and .min_area must not be negative, got {expand} and '
+                         f'{min_area}')
+
+
+def refuse_settings(name: str, **settings: Any) -> None:
+    """Refuse settings that a wrapper does not have; its parts have theirs."""
+    for key, value in settings.items():
+        if value:
+            raise ValueError(f'{name}.{key} must be None, got {value!r}; settings of the wrapped '
+                             f'model belong into {name}.base')
 
 
 @MODELS.register_module()
@@ -122,6 +143,10 @@ class RefinedSegmentor(BaseSegmentor):
     Objects are found class by class and refined in crops of their own; the results meet in one map
     of labels and one of confidence, so that never more than a few full-size maps exist, whatever
     ``K`` is. The test pipeline may shrink the image: the original is read again.
+
+    Classes, ``ignore_index``, ``align_corners``, threshold and ``test_cfg`` are those of the
+    segmentor. The threshold ``t`` of a one-channel head becomes one half by adding ``log((1 - t) /
+    t)`` to its logits, so that the rules below, which compare probabilities, hold for it.
 
     Args:
         base: config of the segmentor; auxiliary heads are left out.
@@ -160,6 +185,8 @@ class RefinedSegmentor(BaseSegmentor):
         base = ConfigDict(base)
         preprocessor = base.pop('data_preprocessor', None)
         super().__init__(data_preprocessor=data_preprocessor or preprocessor, init_cfg=init_cfg)
+        refuse_settings(type(self).__name__, pretrained=pretrained, train_cfg=train_cfg,
+                        test_cfg=test_cfg)
         base.pop('auxiliary_head', None)
         self.base = MMSEG_MODELS.build(base).eval().requires_grad_(False)
         if base_checkpoint is not None:
@@ -167,10 +194,17 @@ class RefinedSegmentor(BaseSegmentor):
         self.refiner = build_refiner(refiner, refiner_checkpoint)
         self.refiner_checkpoint = refiner_checkpoint
         self.register_load_state_dict_pre_hook(load_base_alone)
-        self.class_policy = check_policy(type(self).__name__, class_policy)
         head = last_head(self.base)
         self.num_classes = max(head.num_classes, 2)
-        self.threshold = head.threshold if head.out_channels == 1 else None
+        self.ignore_index = ignore_index_of(self.base)
+        self.align_corners = head.align_corners
+        self.class_policy = check_policy(type(self).__name__, class_policy, self.num_classes)
+        self.logit_shift = 0.0
+        if head.out_channels == 1:
+            if not 0 < head.threshold < 1:
+                raise ValueError('the threshold of a one-channel head must be in (0, 1), got '
+                                 f'{head.threshold}')
+            self.logit_shift = math.log(1 / head.threshold - 1)
 
     def upsampled(self, inputs: Tensor, meta: dict) -> UpsampledLogits:
         """The segmentor's scores of one image as a function on its original pixels.
@@ -178,16 +212,16 @@ class RefinedSegmentor(BaseSegmentor):
         Args:
             inputs: normalized, ``[1, 3, h, w]``.
         """
-        scores = self.base.encode_decode(inputs, [meta])
+        scores = self.base.inference(inputs, [dict(meta)])  # sliding windows write into metas
         left, right, top, bottom = padding_of(meta)
         scores = scores[..., top:scores.shape[2] - bottom, left:scores.shape[3] - right]
         if meta.get('flip'):
             scores = scores.flip(3 if meta['flip_direction'] == 'horizontal' else 2)
         if scores.shape[1] == 1:  # a sigmoid
-            scores = torch.cat([torch.zeros_like(scores), scores], 1)
+            scores = torch.cat([torch.zeros_like(scores), scores + self.logit_shift], 1)
         return UpsampledLogits(
-            scores, tuple(meta['ori_shape'][:2]), mode='bilinear', threshold=self.threshold,
-            probabilities=gives_probabilities(self.base), align_corners=self.base.align_corners)
+            scores, tuple(meta['ori_shape'][:2]), mode='bilinear',
+            probabilities=gives_probabilities(self.base), align_corners=self.align_corners)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample]) -> list[SegDataSample]:
         """Refined class maps in ``pred_sem_seg``, the segmentor's own in ``coarse_sem_seg``."""
@@ -200,6 +234,7 @@ class RefinedSegmentor(BaseSegmentor):
             refined = merge(original, coarse, scores)
             sample.coarse_sem_seg = PixelData(data=coarse[None])
             sample.pred_sem_seg = PixelData(data=refined[None])
+            sample.set_metainfo(dict(ignore_index=self.ignore_index))
         return data_samples
 
     def _merge_objects(self, image: Tensor, coarse: Tensor, _: UpsampledLogits) -> Tensor:
@@ -243,7 +278,7 @@ class RefinedSegmentor(BaseSegmentor):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """The segmentor's own logits, unrefined."""
-        return self.base.encode_decode(inputs, batch_img_metas)
+        return self.base.inference(inputs, batch_img_metas)
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         return self.base(inputs, data_samples, mode='tensor')
@@ -291,6 +326,8 @@ class RefinedDetector(BaseDetector):
         base = ConfigDict(base)
         preprocessor = base.pop('data_preprocessor', None)
         super().__init__(data_preprocessor=data_preprocessor or preprocessor, init_cfg=init_cfg)
+        refuse_settings(type(self).__name__, train_cfg=train_cfg, test_cfg=test_cfg)
+        check_objects(type(self).__name__, expand, min_area)
         self.base = MMDET_MODELS.build(base).eval().requires_grad_(False)
         if base_checkpoint is not None:
             load_weights(self.base, base_checkpoint, 'base_checkpoint')

@@ -28,10 +28,11 @@ class SparseRefineHead(BaseModule):
         loss_decode: config of the loss of both outputs, or a list of them, called as
             ``loss(logits [N, K], labels [N], avg_factor=..., ignore_index=...)``. Beside cross
             entropy the paper's code has ``mmsparse.PointDiceLoss``, switched off.
-        ignore_index: label that is not learned from.
+        ignore_index: label that is not learned from; filled in by the segmentor.
     """
 
-    # What mmseg's post-processing, slide mode and test-time augmentation ask a decode head for.
+    # What mmseg's post-processing, slide mode and test-time augmentation ask a decode head for; the
+    # segmentor that holds it sets its own.
     align_corners = False
     threshold = None
 

@@ -5,11 +5,14 @@ size, ``h, w`` low-resolution size, ``N`` selected pixels of the batch.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
+from mmengine.optim import OptimWrapper
+from mmengine.utils import deprecated_api_warning
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
@@ -19,21 +22,32 @@ from torch import Tensor
 from mmsparse.checkpoint import load_weights
 from mmsparse.hosts import (
     gives_probabilities,
+    ignore_index_of,
     last_head,
     stack_padded,
     store_maps,
     unpadded_size,
     valid_mask,
 )
+from mmsparse.labels import check_first_labels
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap, UpsampledLogits, logits_of
 from mmsparse.sparse.upsampled import MODES, classes_of
 
 from .indexed import IndexedLogits
 from .weights import refuse_foreign_weights
-from .windows import refine_windows
+from .windows import check_windows, is_size, refine_windows
 
 JOINT_AUG = ('pre_lr', 'post_lr')
+FEATURES = ('rgb', 'p')
+
+
+# On the CPU a backward pass runs in the thread that asks for it, and spconv's is Python: in a
+# compiled training step dynamo would trace it for every layer and number of pixels.
+@torch.compiler.disable
+def update_eagerly(optim_wrapper: OptimWrapper, loss: Tensor) -> None:
+    """Backward pass and optimizer's step as they are; what was compiled before stays compiled."""
+    optim_wrapper.update_params(loss)
 
 
 @MODELS.register_module()
@@ -56,7 +70,12 @@ class SparseRefineSegmentor(BaseSegmentor):
     After ``predict`` every data sample holds ``pred_sem_seg``, and beside it ``low_res_sem_seg``
     (int64 ``[1, H, W]``, the low-resolution prediction at full size) and ``selected`` (bool
     ``[1, H, W]``, the refined pixels); with a budget its metainfo holds ``selection_threshold``,
-    the threshold that the budget amounted to.
+    the threshold that the budget amounted to. Its metainfo also holds ``ignore_index``, which
+    mmsparse's metrics go by.
+
+    Classes, ``ignore_index``, ``align_corners`` and ``threshold`` are those of the segmentor's
+    last head, for the refining head too. The labels of the first training batches are checked
+    (:class:`~mmsparse.labels.LabelCheck`).
 
     A segmentor whose head has one sigmoid channel ``z`` is refined as two classes of logits
     ``(0, z)``; the model's own logits are again one channel, and the head's ``threshold`` holds.
@@ -64,12 +83,17 @@ class SparseRefineSegmentor(BaseSegmentor):
     Args:
         segmentor: config of any mmseg segmentor. Its auxiliary heads are dropped.
         selector: config of the selector; ``num_classes`` is filled in.
-        decode_head: config of the refining head; ``num_classes`` is filled in.
+        decode_head: config of the refining head; ``num_classes`` and ``ignore_index`` are filled
+            in.
         segmentor_checkpoint: weights of the segmentor, loaded strictly when training starts. With
             ``None`` its own ``init_cfg`` applies. Not needed with a checkpoint of this model,
             which contains them.
-        lr_scale: low-resolution size as a share of the input's, in ``(0, 1]``.
-        lr_size: fixed low-resolution size ``(h, w)`` instead of ``lr_scale``.
+        low_res_scale: low-resolution size as a share of the input's, in ``(0, 1]``.
+        low_res_size: fixed low-resolution size ``(h, w)`` instead of ``low_res_scale``.
+        features: what is known of a selected pixel, in this order: ``'rgb'``, its normalized color;
+            ``'p'``, its low-resolution class probabilities. The paper reads color alone; where
+            color does not tell classes apart (arteries and veins), the probabilities do. The
+            extractor's ``in_channels`` have to fit.
         upsample: how low-resolution logits reach full resolution. ``'nearest'`` (default, as in the
             paper's released code) costs less, because entropy and class are computed at low
             resolution; ``'bilinear'`` scores the same within noise: docs/sparserefine.md.
@@ -78,20 +102,22 @@ class SparseRefineSegmentor(BaseSegmentor):
         joint_aug: what the segmentor sees in training. ``'pre_lr'`` (default): the augmented
             image. ``'post_lr'``, as in the paper's released code: the clean one, whose logits are
             scaled, cropped and flipped together with image and label; the training pipeline then
-            has ``mmsparse.KeepLowRes`` or ``mmsparse.LoadLRLogits``. Stored logits are also used
+            has ``mmsparse.KeepLowRes`` or ``mmsparse.LoadLowResLogits``. Stored logits also serve
             in testing, in place of the segmentor.
         data_preprocessor: as in mmseg; default is the segmentor's.
         pretrained: must be ``None``, which mmseg's tools set.
         train_cfg: kept for mmseg's tools; has no keys.
-        test_cfg: ``mode='whole'``, or ``mode='slide'`` with ``crop_size`` and ``stride`` (the
-            segmentor still sees the whole image, only the refinement goes window by window).
+        test_cfg: ``mode='whole'``, or ``mode='slide'`` with ``crop_size`` and ``stride``, ``(h,
+            w)`` each (the segmentor still sees the whole image, only the refinement goes window by
+            window).
             ``seg_logits=True`` (default) returns full-size logits in every data sample, as mmseg
             does and its test-time augmentation needs; ``False`` builds only class maps.
             ``keep_score=True`` stores the selector's score as ``selection_score``, for pictures.
         init_cfg: as in mmengine.
 
     Raises:
-        ValueError: a setting is out of range or the numbers of classes disagree.
+        ValueError: a setting is out of range, or one of selector or head disagrees with the
+            segmentor.
     """
 
     # What mmsparse.engine.StageClock times, in the order of the data's way.
@@ -104,14 +130,17 @@ class SparseRefineSegmentor(BaseSegmentor):
         'write-back': ('write_back',),
     }
 
+    @deprecated_api_warning(dict(lr_scale='low_res_scale', lr_size='low_res_size'),
+                            cls_name='SparseRefineSegmentor')
     def __init__(self,
                  *,
                  segmentor: dict,
                  selector: dict,
                  decode_head: dict | None = None,
                  segmentor_checkpoint: str | None = None,
-                 lr_scale: float = 0.5,
-                 lr_size: tuple[int, int] | None = None,
+                 low_res_scale: float = 0.5,
+                 low_res_size: tuple[int, int] | None = None,
+                 features: Sequence[str] = ('rgb',),
                  upsample: str = 'nearest',
                  probabilities: bool | None = None,
                  joint_aug: str = 'pre_lr',
@@ -125,10 +154,12 @@ class SparseRefineSegmentor(BaseSegmentor):
         own_preprocessor = segmentor.pop('data_preprocessor', None)
         super().__init__(
             data_preprocessor=data_preprocessor or own_preprocessor, init_cfg=init_cfg)
-        if lr_size is None and not 0 < lr_scale <= 1:
-            raise ValueError(f'lr_scale must be in (0, 1], got {lr_scale!r}')
-        if lr_size is not None and (len(lr_size) != 2 or min(lr_size) < 1):
-            raise ValueError(f'lr_size must be (h, w) in pixels, got {lr_size!r}')
+        if low_res_size is None and not 0 < low_res_scale <= 1:
+            raise ValueError(f'low_res_scale must be in (0, 1], got {low_res_scale!r}')
+        if low_res_size is not None and not is_size(low_res_size):
+            raise ValueError(f'low_res_size must be (h, w) in pixels, got {low_res_size!r}')
+        if not features or len(set(features)) < len(features) or not set(features) <= set(FEATURES):
+            raise ValueError(f'features must be some of {FEATURES}, got {features!r}')
         if upsample not in MODES:
             raise ValueError(f'upsample must be one of {MODES}, got {upsample!r}')
         if joint_aug not in JOINT_AUG:
@@ -136,8 +167,9 @@ class SparseRefineSegmentor(BaseSegmentor):
         if pretrained is not None:
             raise ValueError(f'pretrained must be None, got {pretrained!r}; name the weights of '
                              'the segmentor in segmentor_checkpoint')
-        self.lr_scale = lr_scale
-        self.lr_size = lr_size
+        self.low_res_scale = low_res_scale
+        self.low_res_size = low_res_size
+        self.features = tuple(features)
         self.upsample = upsample
         self.joint_aug = joint_aug
         self.segmentor_checkpoint = segmentor_checkpoint
@@ -149,24 +181,34 @@ class SparseRefineSegmentor(BaseSegmentor):
         self.threshold = head.threshold if self.out_channels == 1 else None
         self.probabilities = (gives_probabilities(self.segmentor) if probabilities is None
                               else probabilities)
-        self.selector = MODELS.build(self._with_classes(selector, 'selector'))
-        self.decode_head = MODELS.build(self._with_classes(
-            decode_head or dict(type='mmsparse.SparseRefineHead'), 'decode_head'))
+        self.ignore_index = ignore_index_of(self.segmentor)
+        self.align_corners = head.align_corners
+        self.selector = MODELS.build(self._inherited(
+            selector, 'selector', num_classes=self.num_classes))
+        self.decode_head = MODELS.build(self._inherited(
+            decode_head or dict(type='mmsparse.SparseRefineHead'), 'decode_head',
+            num_classes=self.num_classes, ignore_index=self.ignore_index))
         # mmseg's post-processing and test-time augmentation read these from the decode head.
         self.decode_head.out_channels = self.out_channels
         self.decode_head.threshold = self.threshold
-        self.align_corners = self.decode_head.align_corners
+        self.decode_head.align_corners = self.align_corners
+        if train_cfg:
+            raise ValueError(f'train_cfg has no keys, got {dict(train_cfg)}')
         self.train_cfg = train_cfg
         self.test_cfg = self._check_test_cfg(test_cfg)
+        check_first_labels(self)
         self._register_load_state_dict_pre_hook(refuse_foreign_weights)
 
     # ---- construction -------------------------------------------------------------------------
 
-    def _with_classes(self, cfg: dict, key: str) -> dict:
+    @staticmethod
+    def _inherited(cfg: dict, key: str, **settings: int) -> dict:
+        """A part's config with settings of the segmentor, which it may not contradict."""
         cfg = dict(cfg)
-        if cfg.setdefault('num_classes', self.num_classes) != self.num_classes:
-            raise ValueError(f'{key}.num_classes is {cfg["num_classes"]}, but the segmentor '
-                             f'predicts {self.num_classes} classes; leave it out')
+        for name, value in settings.items():
+            if cfg.setdefault(name, value) != value:
+                raise ValueError(f"{key}.{name} is {cfg[name]!r}, but the segmentor's is {value}; "
+                                 'leave it out')
         return cfg
 
     @staticmethod
@@ -180,6 +222,11 @@ class SparseRefineSegmentor(BaseSegmentor):
         if set(test_cfg) != wanted:
             raise ValueError(f'test_cfg of mode {test_cfg["mode"]!r} has the keys '
                              f'{sorted(wanted)}, got {sorted(test_cfg)}')
+        for name in ('seg_logits', 'keep_score'):
+            if not isinstance(test_cfg[name], bool):
+                raise ValueError(f'test_cfg.{name} must be True or False, got {test_cfg[name]!r}')
+        if test_cfg['mode'] == 'slide':
+            check_windows(test_cfg['crop_size'], test_cfg['stride'])
         return test_cfg
 
     def init_weights(self) -> None:
@@ -210,12 +257,12 @@ class SparseRefineSegmentor(BaseSegmentor):
         if inputs.ndim != 4 or inputs.shape[1] != 3:
             raise ValueError(f'images must be [B, 3, H, W], got {list(inputs.shape)}')
         full = tuple(int(n) for n in inputs.shape[2:])  # tensors while mmengine traces
-        size = self.lr_size or tuple(max(1, round(n * self.lr_scale)) for n in full)
+        size = self.low_res_size or tuple(max(1, round(n * self.low_res_scale)) for n in full)
         low = inputs if size == full else F.interpolate(
             inputs, size=size, mode='bilinear', align_corners=False)
         return UpsampledLogits(
             self.low_scores(low), full, mode=self.upsample, probabilities=self.probabilities,
-            threshold=self.threshold)
+            threshold=self.threshold, align_corners=self.align_corners)
 
     def low_scores(self, low: Tensor) -> Tensor:
         """The segmentor's scores ``[B, K, h, w]`` on normalized images ``[B, 3, h, w]``."""
@@ -262,7 +309,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         """Low-resolution logits from where ``joint_aug`` says they come."""
         clean = 'low_res_index' in data_samples[0]
         if self.training and clean != (self.joint_aug == 'post_lr'):
-            transforms = 'mmsparse.KeepLowRes or mmsparse.LoadLRLogits, and PackRefineInputs'
+            transforms = 'mmsparse.KeepLowRes or mmsparse.LoadLowResLogits, and PackRefineInputs'
             has = 'has' if clean else 'lacks'
             raise ValueError(f'joint_aug is {self.joint_aug!r}, but the training pipeline {has} '
                              f"{transforms}: they belong to joint_aug='post_lr' and to it alone")
@@ -279,9 +326,14 @@ class SparseRefineSegmentor(BaseSegmentor):
 
     def gather(self, inputs: Tensor, mask: Tensor, low: UpsampledLogits
                ) -> tuple[SparseMap, Tensor]:
-        """The selected pixels with their color, and their low-resolution logits ``[N, K]``."""
+        """The selected pixels with their ``features``, and low-resolution logits ``[N, K]``."""
         pixels = SparseMap.from_mask(inputs, mask)
-        return pixels, low.at(pixels.topology.indices)
+        low_logits = low.at(pixels.topology.indices)
+        known = dict(rgb=pixels.features)
+        if 'p' in self.features:
+            known['p'] = low_logits.float().softmax(1).to(pixels.features.dtype)
+        return (pixels.replace_features(torch.cat([known[name] for name in self.features], 1)),
+                low_logits)
 
     def refine(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
         """Refined logits of the selected pixels, ``[N, K]``."""
@@ -290,6 +342,15 @@ class SparseRefineSegmentor(BaseSegmentor):
                 self.decode_head.predict, pixels, low_logits,
                 crop_size=self.test_cfg['crop_size'], stride=self.test_cfg['stride'])
         return self.decode_head.predict(pixels, low_logits)
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """mmengine's, with the backward pass out of reach of ``compile=True``."""
+        with optim_wrapper.optim_context(self):
+            data = self.data_preprocessor(data, True)
+            losses = self._run_forward(data, mode='loss')
+        loss, log = self.parse_losses(losses)
+        update_eagerly(optim_wrapper, loss)
+        return log
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Losses of selector and head.
@@ -307,7 +368,8 @@ class SparseRefineSegmentor(BaseSegmentor):
         pixels, low_logits = self.gather(inputs, self.selector(inputs, low, valid).mask, low)
         losses = self.decode_head.loss(pixels, low_logits, pixels.read(labels).long())
         if hasattr(self.selector, 'loss'):
-            losses |= self.selector.loss(inputs, low, labels, valid)
+            losses |= self.selector.loss(
+                inputs, low, labels, valid, ignore_index=self.ignore_index)
         losses['density'] = labels.new_tensor(len(pixels) / labels.numel(), dtype=torch.float32)
         return add_prefix(losses, 'decode')
 
@@ -342,6 +404,8 @@ class SparseRefineSegmentor(BaseSegmentor):
         self.write_back(data_samples, inputs, low, selection.mask, pixels, refined)
         if self.test_cfg['keep_score']:
             store_maps(data_samples, 'selection_score', self.selector.score(inputs, low))
+        for sample in data_samples:
+            sample.set_metainfo(dict(ignore_index=self.ignore_index))
         if selection.threshold is not None:
             for sample, threshold in zip(data_samples, selection.threshold.tolist(), strict=True):
                 sample.set_metainfo(dict(selection_threshold=threshold))

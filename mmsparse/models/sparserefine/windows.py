@@ -1,11 +1,32 @@
 """Refinement window by window, for images whose selected pixels do not fit into memory at once."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from mmsparse.sparse import SparseMap
+
+
+def is_size(value: Any) -> bool:
+    """Whether it is ``(height, width)`` in pixels: two integers from 1."""
+    return (isinstance(value, Sequence) and len(value) == 2
+            and all(type(n) is int and n >= 1 for n in value))
+
+
+def check_windows(crop_size: Any, stride: Any) -> None:
+    """Refuse windows that leave out pixels.
+
+    Raises:
+        ValueError: one is no pair of integers from 1, or the stride is larger than the crop.
+    """
+    for name, value in dict(crop_size=crop_size, stride=stride).items():
+        if not is_size(value):
+            raise ValueError(f'test_cfg.{name} must be (height, width) in pixels, got {value!r}')
+    if any(step > crop for step, crop in zip(stride, crop_size, strict=True)):
+        raise ValueError(f'test_cfg.stride {tuple(stride)} must not exceed crop_size '
+                         f'{tuple(crop_size)}: pixels between two windows would get no result')
 
 
 def windows(size: tuple[int, int], crop_size: tuple[int, int],

@@ -63,11 +63,15 @@ class SegEnsemble(BaseSegmentor):
         size = tuple(inputs.shape[2:])
         mean = torch.zeros((), device=inputs.device)
         for segmentor in self.segmentors:
-            logits = segmentor.inference(inputs, batch_img_metas).float()
+            # copies: sliding windows write their size into the metas
+            logits = segmentor.inference(inputs, [dict(m) for m in batch_img_metas]).float()
             if tuple(logits.shape[2:]) != size:
-                logits = F.interpolate(logits, size=size, mode='bilinear', align_corners=False)
+                logits = F.interpolate(logits, size=size, mode='bilinear',
+                                       align_corners=segmentor.align_corners)
             mean = mean + logits.softmax(1) / len(self.segmentors)
         return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+
+    inference = encode_decode
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None
                 ) -> list[SegDataSample]:

@@ -20,7 +20,7 @@ segmentor.auxiliary_head = None
 train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations', imdecode_backend='cv2'),
-    dict(type='mmsparse.LoadLRLogits', logits_root=scores),
+    dict(type='mmsparse.LoadLowResLogits', logits_root=scores),
     dict(type='RandomCrop', crop_size=_base_.crop_size),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PhotoMetricDistortion'),
@@ -48,7 +48,7 @@ model = dict(
     type='mmsparse.SparseRefineSegmentor',
     segmentor=segmentor,
     segmentor_checkpoint='mmsparse://wnet_hrf',
-    lr_size=low_size,
+    low_res_size=low_size,
     joint_aug='post_lr',
     selector=dict(type='mmsparse.EntropySelector', alpha=alpha, min_points=256),
     decode_head=dict(

@@ -7,7 +7,7 @@ model = dict(
     backbone=dict(norm_cfg=dict(type='BN', requires_grad=False)),
     neck=dict(num_outs=6, add_extra_convs='on_lateral', relu_before_extra_convs=True),
     rpn_head=dict(
-        _delete_=True, type='mmsparse.FQDetSelector', loss_cls=focal,
+        _delete_=True, type='mmsparse.FQDetRPNHead', loss_cls=focal,
         anchor_generator=dict(
             type='AnchorGenerator', strides=strides, ratios=[0.5, 1.0, 2.0], octave_base_scale=4,
             scales_per_octave=3, center_offset=0.5, scale_major=False)),  # the authors' order

@@ -116,7 +116,7 @@ class Study:
 def keep_stages(head: EffSegMaskHead, count: int) -> None:
     """Let the head say only what its first stages do."""
     def forward(feats, roi_feats, rois, queries, labels=None):
-        return compose(head.look(feats, roi_feats, rois, queries, training=False)[:count],
+        return compose(head.run_stages(feats, roi_feats, rois, queries, training=False)[:count],
                        len(rois))
     head.forward = forward
 

@@ -8,8 +8,8 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor
 
 from mmsparse.models.effseg import EffSegMaskHead, mask_head
-from mmsparse.models.effseg.mask_head import compose, in_doubt, sine_code
-from mmsparse.models.effseg.paste import sample_tiles
+from mmsparse.models.effseg.mask_head import compose, partly_covered, sine_code
+from mmsparse.models.effseg.paste import sample_strips
 from mmsparse.models.effseg.rois import RoIMasks, roi_levels
 from tests import authors
 
@@ -98,7 +98,7 @@ def test_all_stages_are_the_authors(head, feats, golden, monkeypatch, run, boxes
     step = 1 if budget else 16
     roi_feats, rois = regions(feats, golden[f'boxes_{boxes}'])
     np.testing.assert_array_equal(roi_levels(rois, 4, 56), golden[f'{run}_first_level'])
-    said = head.look(feats, roi_feats, rois, noise('effseg.queries', 3, 256), training=True)
+    said = head.run_stages(feats, roi_feats, rois, noise('effseg.queries', 3, 256), training=True)
     for s, stage in enumerate(said):
         name = f'{run}_stage{s}'
         assert len(stage.cells) == golden[f'{name}_count']
@@ -111,7 +111,7 @@ def test_all_stages_are_the_authors(head, feats, golden, monkeypatch, run, boxes
     logits = compose(said, 3)
     np.testing.assert_allclose(logits[:, 0, ::2, ::2], golden[f'{run}_composed'], **CLOSE)
     whole = torch.tensor([[i, 0, 0, WIDTH, HEIGHT] for i in range(3)])
-    pasted = sample_tiles(logits.sigmoid(), rois[:, 1:].float(), whole)
+    pasted = sample_strips(logits.sigmoid(), rois[:, 1:].float(), whole)
     np.testing.assert_allclose(pasted[:, ::4, ::4], golden[f'{run}_mask_scores'], **CLOSE)
 
 
@@ -134,8 +134,8 @@ def test_targets_are_the_authors(learned, size):
     """Coverage, and how many cells are of the object and partly covered.
 
     In float32 what is less than 1 by rounding depends on the machine, so that only float64 is
-    counted. With our tolerance a cell of float32 is in doubt if and only if its coverage in float64
-    is partial by more than rounding.
+    counted. With our tolerance a cell counts as partly covered in float32 if and only if its
+    coverage in float64 is partial by more than rounding.
     """
     golden, masks = learned
     covered, single = (truth_of(golden, masks.to(dtype)).coverage(size)
@@ -145,16 +145,16 @@ def test_targets_are_the_authors(learned, size):
     assert int(((covered > 0) & (covered < 1)).sum()) == golden[f'{name}_refinement_positive']
     step = size // golden[f'coverage{size}'].shape[-1]
     np.testing.assert_allclose(covered[:, ::step, ::step], golden[f'coverage{size}'], **CLOSE)
-    assert torch.equal(in_doubt(single), (covered > 1e-12) & (covered < 1 - 1e-12))
+    assert torch.equal(partly_covered(single), (covered > 1e-12) & (covered < 1 - 1e-12))
 
 
 @pytest.mark.parametrize('run, budget', [
     ('budget300', dict(per_image=300)), ('budget1000000', None)])
 def test_losses_are_the_authors(head, feats, learned, monkeypatch, run, budget):
-    """Theirs are ours times the number of RoIs, but for the last stage's doubts.
+    """Theirs are ours times the number of RoIs, but for the last stage's refinement loss.
 
-    There they learn what rounding leaves of full coverage as doubt. Without our tolerance that loss
-    is theirs as well, and so is the gradient.
+    There they take rounded full coverage for partial. Without our tolerance that loss is theirs as
+    well, and so is the gradient.
     """
     golden, masks = learned
     monkeypatch.setattr(head, 'budget', budget)

@@ -12,7 +12,7 @@ from mmsparse.models.effseg.rois import (
     pyramid_rows,
     roi_levels,
     safe_rois,
-    sample,
+    sample_pyramid,
 )
 
 MODULES = {
@@ -74,7 +74,7 @@ def macs(head, rois, budget=None):
     head.budget = budget
     feats, roi_feats, boxes, queries = inputs(rois, 1, 256, 256)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        head.look(feats, roi_feats, boxes, queries, training=False)
+        head.run_stages(feats, roi_feats, boxes, queries, training=False)
     return counter.get_total_flops() // 2
 
 
@@ -153,7 +153,7 @@ def test_with_budget_for_all_it_is_the_dense_head():
     for leaf in leaves:
         leaf.requires_grad_()
     head.budget = dict(per_image=2 * 56**2)
-    mine = head.look(feats, roi_feats, rois, queries, training=True)
+    mine = head.run_stages(feats, roi_feats, rois, queries, training=True)
     true = dense_head(head, feats, roi_feats, rois, queries)
     parameters = [p for n, p in head.named_parameters() if 'refinement' not in n]
     for stage, dense in zip(mine, true, strict=True):
@@ -173,12 +173,12 @@ def test_without_budget_the_coarse_mask_is_interpolated_three_times():
     head = small(budget=dict(per_image=0))
     feats, roi_feats, rois, queries = inputs()
     logits = head(feats, roi_feats, rois, queries)
-    want = head.look(feats, roi_feats, rois, queries, training=False)[0].segmentation.view(
+    want = head.run_stages(feats, roi_feats, rois, queries, training=False)[0].segmentation.view(
         5, 1, 14, 14)
     for _ in range(3):
         want = F.interpolate(want, scale_factor=2, mode='bilinear')
     torch.testing.assert_close(logits, want.detach())
-    once = F.interpolate(head.look(feats, roi_feats, rois, queries, training=False)[
+    once = F.interpolate(head.run_stages(feats, roi_feats, rois, queries, training=False)[
         0].segmentation.view(5, 1, 14, 14), scale_factor=8, mode='bilinear')
     assert not torch.allclose(logits, once, atol=1e-3), 'not the same as one step of eight'
 
@@ -190,7 +190,7 @@ def test_sampling_equals_torchs():
     cells = torch.cartesian_prod(torch.arange(6), torch.arange(5), torch.arange(5))
     points = cell_centers(rois, cells, 5) - 30  # some lie beyond the frame
     image, level = rois[cells[:, 0], 0].long(), cells[:, 1] % 4
-    mine = sample(pyramid_rows(feats, (4, 8, 16, 32)), image, level, points.double())
+    mine = sample_pyramid(pyramid_rows(feats, (4, 8, 16, 32)), image, level, points.double())
     true = dense_sample(feats, (4, 8, 16, 32), image, level, points)
     torch.testing.assert_close(mine, true, atol=1e-9, rtol=1e-9)
 
@@ -207,8 +207,8 @@ def test_a_linear_map_is_sampled_at_cell_centers():
     points = cell_centers(rois, cells, 14)
     torch.testing.assert_close(points[0], torch.tensor([40 + 161 / 28, 50 + 130 / 28]))
     for level in range(4):
-        found = sample(pyramid_rows(feats, (4, 8, 16, 32)), cells[:, 0], cells[:, 0] + level,
-                       points)
+        found = sample_pyramid(
+            pyramid_rows(feats, (4, 8, 16, 32)), cells[:, 0], cells[:, 0] + level, points)
         torch.testing.assert_close(found, points)
 
 
@@ -247,7 +247,7 @@ def test_scopes_of_the_budget(budget, most):
     head = small(budget=budget)
     feats, roi_feats, rois, queries = inputs(6, 1)
     with torch.no_grad():
-        said = head.look(feats, roi_feats, rois, queries, training=False)
+        said = head.run_stages(feats, roi_feats, rois, queries, training=False)
     assert len(said[-1].cells) == most
     if budget == dict(per_roi=30):
         assert (torch.bincount(said[-1].cells[:, 0]) == 120).all()
@@ -307,7 +307,7 @@ def test_losses_by_loops(target):
     true = truth(rois)
     losses = head.loss(feats, roi_feats, queries, true)
     assert list(losses) == [f'loss_mask_{b}_{s}' for s in range(4) for b in ('seg', 'ref')]
-    said = head.look(feats, roi_feats, rois, queries, training=True)
+    said = head.run_stages(feats, roi_feats, rois, queries, training=True)
     for s, (stage, weight) in enumerate(zip(said, (0.25, 0.375, 0.375, 0.5), strict=True)):
         covered = true.coverage(stage.size)
         seg, ref = [], []
@@ -362,7 +362,7 @@ def test_project_passive_changes_only_what_convolutions_see():
     feats, roi_feats, rois, queries = inputs(3)
     kind = 'mmsparse.SemanticFusionModule'
     found = [small(processing=dict(type=kind, project_passive=p), budget=dict(per_image=60))
-             .look(feats, roi_feats, rois, queries, training=False) for p in (False, True)]
+             .run_stages(feats, roi_feats, rois, queries, training=False) for p in (False, True)]
     assert torch.equal(found[0][0].segmentation, found[1][0].segmentation)
     assert not torch.equal(found[0][1].segmentation, found[1][1].segmentation)
 
@@ -391,7 +391,7 @@ def test_it_learns_fine_masks():
         history.append({name: float(loss) for name, loss in losses.items()})
     for name, first in history[0].items():
         assert history[-1][name] < 0.9 * first, name
-    said = head.look(feats, roi_feats, rois, queries, training=False)
+    said = head.run_stages(feats, roi_feats, rois, queries, training=False)
     fine = true.coverage(112) > 0.5
     wrong = [float(((F.interpolate(compose(said[:n], 4), 112, mode='bilinear')[:, 0] > 0)
                     != fine).float().mean()) for n in (1, 2, 3, 4)]

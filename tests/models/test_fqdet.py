@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmsparse.models.effseg import DeformableEncoder, FQDetBBoxHead, FQDetSelector
+from mmsparse.models.effseg import DeformableEncoder, FQDetBBoxHead, FQDetRPNHead
 from mmsparse.models.effseg.deformable_encoder import grid_points
 from mmsparse.models.effseg.matching import best_anchors, match_queries, selection_targets
 from mmsparse.models.effseg.query_decoder import anchor_frames, detect
@@ -26,9 +26,9 @@ def count(*modules) -> int:
     return sum(p.numel() for m in modules for p in m.parameters())
 
 
-def selector(strides=STRIDES, **kwargs) -> FQDetSelector:
+def rpn_head(strides=STRIDES, **kwargs) -> FQDetRPNHead:
     torch.manual_seed(1)
-    return FQDetSelector(loss_cls=FOCAL, anchor_generator=dict(
+    return FQDetRPNHead(loss_cls=FOCAL, anchor_generator=dict(
         type='AnchorGenerator', strides=list(strides), ratios=[0.5, 1.0, 2.0], octave_base_scale=4,
         scales_per_octave=3, center_offset=0.5, scale_major=False), **kwargs)
 
@@ -66,7 +66,7 @@ def random_boxes(n, size=(48, 64), least=4.0):
 # ---- counts -------------------------------------------------------------------------------------
 
 def test_parameters_are_the_papers():
-    first, second = selector(), box_head()
+    first, second = rpn_head(), box_head()
     assert count(first) == 736_137
     assert count(second.code) == 67_584 and count(second.decoder) == 5_753_184
     assert count(second.classify) == 153_425 and count(second.regress) == 133_636
@@ -75,7 +75,7 @@ def test_parameters_are_the_papers():
 
 def test_parameters_of_the_second_version():
     """Its four models have 40.524, 40.810, 44.199 and 41.827 million."""
-    first, second = selector(num_queries=600), second_version()
+    first, second = rpn_head(num_queries=600), second_version()
     assert second.code is None and count(second.decoder) == 8_905_056
     assert count(second.classify) == 20_817 and count(second.regress) == 198_916
     assert count(first, second) == 9_860_926
@@ -87,7 +87,7 @@ def test_parameters_of_the_second_version():
 
 def test_anchors():
     """Nine of a location, at the middle of its cell, 670,000 of an image of 800x1110."""
-    first = selector()
+    first = rpn_head()
     maps = [torch.empty(1, 1, math.ceil(800 / s), math.ceil(1110 / s)) for s in STRIDES]
     anchors = first.all_anchors(maps)
     assert len(anchors) == 9 * sum(m.shape[2] * m.shape[3] for m in maps)
@@ -164,7 +164,7 @@ def test_matching_knows_the_second_best_object():
 
 @pytest.mark.parametrize('images', [1, 3])
 def test_selection_by_loops(images):
-    first = selector((4, 8), in_channels=16, bottleneck=8, num_queries=20).double()
+    first = rpn_head((4, 8), in_channels=16, bottleneck=8, num_queries=20).double()
     x = pyramid(images, dtype=torch.float64)
     feats, logits = first(x)
     chosen, queries = first.select(feats, logits)
@@ -187,7 +187,7 @@ def test_selection_by_loops(images):
 
 def test_every_transition_gets_a_gradient():
     """Those of anchors that nobody selected get zeros, for DDP."""
-    first = selector((4, 8), in_channels=16, bottleneck=8, num_queries=2)
+    first = rpn_head((4, 8), in_channels=16, bottleneck=8, num_queries=2)
     results = first.predict(pyramid(1), [None])
     results[0].features.sum().backward()
     grads = [[p.grad for p in t.parameters()] for t in first.transitions]
@@ -196,12 +196,12 @@ def test_every_transition_gets_a_gradient():
 
 
 def test_small_maps_have_fewer_anchors_than_queries():
-    first = selector((64, 128), in_channels=32, bottleneck=16)
+    first = rpn_head((64, 128), in_channels=32, bottleneck=16)
     assert len(first.predict([torch.randn(1, 32, 1, 1)] * 2, [None])[0].bboxes) == 18
 
 
 def test_selection_loss_by_loops():
-    first = selector((4, 8), in_channels=16, bottleneck=8, num_queries=30)
+    first = rpn_head((4, 8), in_channels=16, bottleneck=8, num_queries=30)
     x, truth = pyramid(2), [random_boxes(2, least=20.0), torch.zeros(0, 4)]
     samples = [ConfigDict(gt_instances=InstanceData(bboxes=b)) for b in truth]
     losses, results = first.loss_and_predict(x, samples)
@@ -545,9 +545,9 @@ def test_the_deformable_encoder_is_that_of_loops():
 # ---- settings -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('build, error', [
-    (lambda: selector(num_queries=0), 'num_queries'),
-    (lambda: selector(positives=0), 'positives'),
-    (lambda: selector(candidates=4), 'candidates'),
+    (lambda: rpn_head(num_queries=0), 'num_queries'),
+    (lambda: rpn_head(positives=0), 'positives'),
+    (lambda: rpn_head(candidates=4), 'candidates'),
     (lambda: small(branches='wide'), 'branches'),
     (lambda: box_head(num_classes=0), 'num_classes'),
     (lambda: DeformableEncoder(in_channels=(8, 8)), 'in_channels')])

@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmsparse.models.effseg import FQDetBBoxHead, FQDetSelector
+from mmsparse.models.effseg import FQDetBBoxHead, FQDetRPNHead
 from mmsparse.models.effseg.matching import Candidates, best_anchors, selection_targets
 from mmsparse.models.effseg.query_decoder import Decoded
 from tests import authors
@@ -22,7 +22,7 @@ VERSIONS = {'v1': ('fqdet_r50_fpn_1x_coco', 'fqdet_v1_p2-p7'),
             'v2': (SECOND, 'fqdet_v2_p2-p7_detector_only')}
 HEIGHT, WIDTH, IMAGES = 128, 256, 2
 SHAPES = [(-(-HEIGHT // 2**i), -(-WIDTH // 2**i)) for i in range(2, 8)]
-# the authors' names and ours: `rpn` the selector, `box` the second stage
+# the authors' names and ours: `rpn` the rpn_head, `box` the second stage
 NORM_LINEAR = dict(norm=0, lin=2, conv=2)
 RENAMED = [
     (r'group_init_sel\.logits\.pre\.0\.(norm|conv)', r'rpn.first.{}'),
@@ -72,7 +72,7 @@ class Run(NamedTuple):
 
     golden: dict[str, np.ndarray]
     version: str
-    selector: FQDetSelector
+    rpn_head: FQDetRPNHead
     head: FQDetBBoxHead
     logits: Tensor
     ids: Tensor
@@ -89,12 +89,12 @@ class Run(NamedTuple):
         return x.flatten(0, 1)[torch.from_numpy(self.golden['rows']).long()]
 
 
-def anchors_of(selector: FQDetSelector) -> Tensor:
+def anchors_of(rpn_head: FQDetRPNHead) -> Tensor:
     """In float64, ``[A, 4]``."""
-    return torch.cat(selector.anchors.grid_priors(SHAPES, torch.float64, 'cpu'))
+    return torch.cat(rpn_head.prior_generator.grid_priors(SHAPES, torch.float64, 'cpu'))
 
 
-def in_float64(name: str) -> tuple[FQDetSelector, FQDetBBoxHead, ConfigDict]:
+def in_float64(name: str) -> tuple[FQDetRPNHead, FQDetBBoxHead, ConfigDict]:
     """Both stages and the test settings of a config, anchors and all."""
     model, before = config(name).model, torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # of the anchors
@@ -117,27 +117,27 @@ def run(request) -> Run:
     version = request.param
     golden = authors.golden(f'fqdet_{version}')
     name, keys = VERSIONS[version]
-    selector, head, test_cfg = in_float64(name)
+    rpn_head, head, test_cfg = in_float64(name)
     state = {renamed(k, version): v for k, v in authors.state(keys, 'fqdet.').items()}
-    load(selector, 'rpn.', state)
+    load(rpn_head, 'rpn.', state)
     load(head, 'box.', state)
     x = [torch.from_numpy(authors.noise(f'fqdet.P{i}', (IMAGES, 256, *shape)))
          for i, shape in enumerate(SHAPES, 2)]
-    selector.all_anchors = lambda x: anchors_of(selector)
+    rpn_head.all_anchors = lambda x: anchors_of(rpn_head)
     counts = golden['target_counts'].tolist()
     truth = [InstanceData(bboxes=b, labels=k) for b, k in zip(
         torch.from_numpy(golden['target_boxes']).split(counts),
         torch.from_numpy(golden['target_labels']).split(counts), strict=True)]
-    feats, logits = selector(x)
-    chosen, queries = selector.select(feats, logits)
+    feats, logits = rpn_head(x)
+    chosen, queries = rpn_head.select(feats, logits)
     # Equal overlaps at the last place go to either anchor, which rounding decides: theirs here.
     # Ours are compared with them in test_the_best_anchors_are_the_authors.
     candidates = Candidates(torch.from_numpy(golden['top15_ids']).long().T % logits.shape[1],
                             torch.from_numpy(golden['top15_ious']).T,
                             torch.arange(IMAGES).repeat_interleave(torch.tensor(counts)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmsparse.models.effseg.selector.best_anchors', lambda *_: candidates)
-        first, proposals = selector.loss_and_predict(
+        patch.setattr('mmsparse.models.effseg.rpn_head.best_anchors', lambda *_: candidates)
+        first, proposals = rpn_head.loss_and_predict(
             x, [ConfigDict(gt_instances=t) for t in truth])
     order = chosen.argsort(1)
     # the decoder treats queries alike: ours stand in the order of their scores
@@ -156,7 +156,7 @@ def run(request) -> Run:
     # theirs are sums
     sums = {k: v * factor for k, v in {**first, **losses}.items()}
     ids = chosen.gather(1, order) + torch.arange(IMAGES)[:, None] * logits.shape[1]
-    return Run(golden, version, selector, head, logits, ids,
+    return Run(golden, version, rpn_head, head, logits, ids,
                torch.stack([p.features for p in proposals]), codes[0] if codes else None, after,
                found, sums, matched, test_cfg)
 
@@ -175,7 +175,7 @@ def test_parameters_of_every_branch(run):
         part = '.'.join(renamed(key, run.version).split('.')[:2])
         sizes[part] = sizes.get(part, 0) + int(np.prod(shape))
     own = {f'{prefix}.{name}': sum(p.numel() for p in part.parameters())
-           for prefix, whole in (('rpn', run.selector), ('box', run.head))
+           for prefix, whole in (('rpn', run.rpn_head), ('box', run.head))
            for name, part in whole.named_children()}
     own = {name: size for name, size in own.items() if size}
     assert own == sizes
@@ -243,7 +243,7 @@ def test_losses_and_gradients_are_the_authors(run):
                                    rtol=1e-7, err_msg=ours)  # mmdet encodes boxes in float32
     names = {renamed(k.removeprefix('gradient_norm__'), run.version): k
              for k in run.golden if k.startswith('gradient_norm__')}
-    own = {**{f'rpn.{k}': p for k, p in run.selector.named_parameters()},
+    own = {**{f'rpn.{k}': p for k, p in run.rpn_head.named_parameters()},
            **{f'box.{k}': p for k, p in run.head.named_parameters()}}
     gradients = torch.autograd.grad(sum(run.losses.values()), [own[name] for name in names])
     for gradient, key in zip(gradients, names.values(), strict=True):
@@ -270,9 +270,9 @@ def test_detections_are_the_authors(run):
 def test_anchors_are_the_authors():
     """And in their order, so that entries of their weights need no other one."""
     golden = authors.golden('fqdet_anchors')
-    selector = MODELS.build(config(VERSIONS['v1'][0]).model.rpn_head)
+    rpn_head = MODELS.build(config(VERSIONS['v1'][0]).model.rpn_head)
     np.testing.assert_array_equal(SHAPES, golden['level_sizes'])
-    anchors = selector.all_anchors([torch.empty(1, 1, *shape) for shape in SHAPES])
+    anchors = rpn_head.all_anchors([torch.empty(1, 1, *shape) for shape in SHAPES])
     assert anchors.dtype == torch.float32 and len(anchors) == golden['total']
     rows = golden['first_and_last_cell_of_every_level_rows']
     np.testing.assert_allclose(
@@ -292,7 +292,7 @@ def agree(found: Candidates, total: int, ids: np.ndarray) -> None:
 
 def test_the_best_anchors_are_the_authors(run):
     boxes = torch.from_numpy(run.golden['target_boxes']).split(run.golden['target_counts'].tolist())
-    anchors = anchors_of(run.selector)
+    anchors = anchors_of(run.rpn_head)
     found = best_anchors(anchors, list(boxes), 15)
     agree(found, len(anchors), run.golden['top15_ids'])
     check(found.overlaps.T, run.golden['top15_ious'], 1e-12)

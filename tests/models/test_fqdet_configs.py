@@ -289,15 +289,15 @@ def test_masks_learn_on_predicted_boxes_of_matched_queries(monkeypatch):
     model, seen = thin('fqdet-effseg_r50_fpn_1x_coco', queries=2000), {}
     loss = model.roi_head.mask_head.loss
 
-    def spy(feats, roi_feats, queries, truth):
-        seen.update(queries=queries, truth=truth)
-        return loss(feats, roi_feats, queries, truth)
+    def spy(feats, roi_feats, queries, gt_masks):
+        seen.update(queries=queries, gt_masks=gt_masks)
+        return loss(feats, roi_feats, queries, gt_masks)
 
     monkeypatch.setattr(model.roi_head.mask_head, 'loss', spy)
     losses = losses_of(model, batch((2, 1)))
-    truth = seen['truth']
-    assert 3 <= len(truth.rois) <= 45 and not truth.rois.requires_grad
-    per_object = Counter(zip(truth.rois[:, 0].tolist(), truth.objects.tolist(), strict=True))
+    gt_masks = seen['gt_masks']
+    assert 3 <= len(gt_masks.rois) <= 45 and not gt_masks.rois.requires_grad
+    per_object = Counter(zip(gt_masks.rois[:, 0].tolist(), gt_masks.objects.tolist(), strict=True))
     assert max(per_object.values()) <= 15 and set(per_object) <= {(0, 0), (0, 1), (1, 0)}
     sum(v for k, v in losses.items() if 'loss_mask' in k).backward()
     box, decoder = model.roi_head.bbox_head.regress, model.roi_head.bbox_head.decoder

@@ -112,20 +112,20 @@ def test_codes_are_those_of_the_masks(max_bytes):
     torch.testing.assert_close(same, confidence, rtol=1e-6, atol=0)
 
 
-def test_groups_of_tiles_are_pasted_as_one_by_one():
-    """What a GPU does: tiles of different sides in one tensor."""
+def test_groups_of_strips_are_pasted_as_one_by_one():
+    """What a GPU does: strips of different sides in one tensor."""
     probabilities, boxes = random_case(1, count=40)
     windows = module.paste_windows(boxes, (23, 31))
-    tiles = module.plan_tiles(windows, 150)
-    groups = list(module.group_tiles(tiles, 1500, 1000))
-    assert torch.equal(torch.cat(groups), tiles) and len(groups) < len(tiles) / 3
+    strips = module.cut_into_strips(windows, 150)
+    groups = list(module.group_strips(strips, 1500, 1000))
+    assert torch.equal(torch.cat(groups), strips) and len(groups) < len(strips) / 3
     for group in groups:
         sides = (group[:, 3:] - group[:, 1:3]).amax(0)
         assert len(group) * sides.prod() <= 1500
-        sampled = module.sample_tiles(probabilities[group[:, 0]], boxes[group[:, 0]], group)
-        for values, tile in zip(sampled, group, strict=True):
-            i, left, top, right, bottom = tile.tolist()
-            alone = module.sample_tiles(probabilities[i:i + 1], boxes[i:i + 1], tile[None])[0]
+        sampled = module.sample_strips(probabilities[group[:, 0]], boxes[group[:, 0]], group)
+        for values, strip in zip(sampled, group, strict=True):
+            i, left, top, right, bottom = strip.tolist()
+            alone = module.sample_strips(probabilities[i:i + 1], boxes[i:i + 1], strip[None])[0]
             assert torch.equal(values[:bottom - top, :right - left], alone)
             rest = values.clone()
             rest[:bottom - top, :right - left] = 0
@@ -138,7 +138,7 @@ def test_many_at_once(max_bytes, monkeypatch):
     probabilities, boxes = random_case(4, count=40)
     boxes[7] = math.nan
     masks, confidence = paste_masks(probabilities, boxes, (23, 31))
-    monkeypatch.setitem(module.AT_ONCE, 'cpu', 1000)
+    monkeypatch.setitem(module.STRIPS_AT_ONCE, 'cpu', 1000)
     grouped = paste_masks(probabilities, boxes, (23, 31), max_bytes=max_bytes)
     assert torch.equal(grouped.masks, masks)
     torch.testing.assert_close(grouped.confidence, confidence, rtol=1e-6, atol=0)

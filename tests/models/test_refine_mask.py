@@ -10,7 +10,7 @@ from torch import nn
 
 from mmsparse.models.effseg import RefineMaskHead
 from mmsparse.models.effseg.refine_mask import (
-    SemanticFusion,
+    RefineMaskStage,
     boundary_band,
     compose,
     stage_losses,
@@ -220,7 +220,7 @@ def loop_centers(maps, box, size, stride):
 
 
 def test_a_stage_against_loops():
-    stage = SemanticFusion(in_channels=3, channels=6, grid=7, stride=4)
+    stage = RefineMaskStage(in_channels=3, channels=6, grid=7, stride=4)
     for p in stage.parameters():
         nn.init.normal_(p, std=0.4)
     features, logits = torch.randn(2, 6, 7, 7), torch.randn(2, 1, 7, 7)

@@ -7,7 +7,7 @@ from .processing import SPSMLP, SemanticFusionModule, SPSConvBlock, SPSDeformCon
 from .query_decoder import FQDetBBoxHead
 from .refine_mask import RefineMaskHead
 from .roi_head import EffSegCascadeRoIHead, EffSegRoIHead, EffSegSparseRoIHead
-from .selector import FQDetSelector
+from .rpn_head import FQDetRPNHead
 
 __all__ = [
     'DeformableEncoder',
@@ -16,8 +16,8 @@ __all__ = [
     'EffSegRoIHead',
     'EffSegSparseRoIHead',
     'FQDetBBoxHead',
+    'FQDetRPNHead',
     'FQDetRoIHead',
-    'FQDetSelector',
     'QueryMaskHead',
     'QueryPointHead',
     'QueryRefineMaskHead',

@@ -1,7 +1,8 @@
-"""A pyramid whose coarser levels pass the encoder of Deformable DETR (EffSeg's DefEnc rows).
+"""A feature pyramid with an encoder of deformable attention: "DefEnc" in EffSeg's tables.
 
 Source: EffSeg (2023), sec. 4.2, which takes Mask DINO's pixel decoder (arXiv 2206.02777) with
-narrower feed-forward layers. Letters: ``B`` images, ``C`` channels, ``H, W`` size of a map.
+narrower feed-forward layers. Letters: ``B`` images, ``C`` channels, ``H, W`` size of a map. C2 to
+C5 are the outputs of a ResNet, P2 to P7 the levels of the pyramid, both from stride 4 on.
 """
 from __future__ import annotations
 
@@ -20,7 +21,17 @@ from mmsparse.registry import MODELS
 
 
 def grid_points(shapes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
-    """Centers of all cells of all maps, x and y as shares of the map, ``[sum of H W, 2]``."""
+    """Centers of all cells of all maps, relative to the map's size.
+
+    Example: the cells of a map of 2x4, in rows, are at (1/8, 1/4), (3/8, 1/4) and so on.
+
+    Args:
+        shapes: height and width of the maps.
+        device: of the result.
+
+    Returns:
+        ``[sum of H W, 2]``, x and y from 0 to 1.
+    """
     points = []
     for h, w in shapes:
         y, x = ((torch.arange(n, device=device) + 0.5) / n for n in (h, w))
@@ -30,19 +41,25 @@ def grid_points(shapes: Sequence[tuple[int, int]], device: torch.device) -> Tens
 
 @MODELS.register_module()
 class DeformableEncoder(BaseModule):
-    """P2 to P7 from C2 to C5, in place of an FPN.
+    """Computes P2 to P7 from C2 to C5, in place of an FPN.
 
-    C3 to C5, and a C6 made of C5, attend to each other by deformable attention. P2 is C2 with what
-    comes out at C3 upsampled onto it, P7 is made of P6. 12,018,176 parameters with the defaults:
-    the paper gives no more than the sum, which asks for a 3x3 convolution after the encoder beside
-    those of P2 and P7; its multiply-accumulates put it at P3.
+    C3 to C5, and a C6 that a strided convolution makes of C5, attend to each other by deformable
+    attention and become P3 to P6. P2 is the sum of C2, projected, and the upsampled map at C3's
+    size. P7 is made of P6 by a strided convolution.
+
+    12,018,176 parameters with the defaults. The paper describes no more than their number, which
+    leaves one 3x3 convolution beyond those of P2 and P7; its number of multiply-accumulates tells
+    that this convolution is at P3.
 
     Args:
-        in_channels: of C2 to C5.
-        channels: ``C`` of the pyramid.
-        num_layers: of the encoder.
-        num_points: samples of a head on a level.
-        ffn_channels: of the encoder's feed-forward layers.
+        in_channels: channels of C2 to C5.
+        channels: ``C``.
+        num_layers: number of layers of the encoder.
+        num_points: sampling points of each attention head at each level.
+        ffn_channels: hidden channels of the encoder's feed-forward layers.
+
+    Raises:
+        ValueError: ``in_channels`` are not four.
     """
 
     def __init__(self, *, in_channels: Sequence[int] = (256, 512, 1024, 2048), channels: int = 256,
@@ -54,7 +71,7 @@ class DeformableEncoder(BaseModule):
             raise ValueError('DeformableEncoder.in_channels must be four numbers, of C2 to C5, got '
                              f'{in_channels!r}')
         norm = dict(type='GN', num_groups=32)
-        # coded maps have their own bias although a norm follows, as in Mask DINO
+        # the projections have a bias although a norm follows, as in Mask DINO
         kwargs = dict(bias=True, norm_cfg=norm, act_cfg=None)
         self.project = nn.ModuleList(ConvModule(n, channels, 1, **kwargs) for n in in_channels[1:])
         self.coarser = ConvModule(in_channels[-1], channels, 3, stride=2, padding=1, **kwargs)
@@ -71,7 +88,7 @@ class DeformableEncoder(BaseModule):
         self.coarsest = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def init_weights(self) -> None:
-        """Those of Deformable DETR."""
+        """Start the encoder as Deformable DETR's."""
         super().init_weights()
         for p in self.encoder.parameters():
             if p.dim() > 1:
@@ -82,7 +99,7 @@ class DeformableEncoder(BaseModule):
         nn.init.normal_(self.level.weight)
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The pyramid.
+        """Compute the pyramid.
 
         Args:
             x: C2 to C5, ``[B, in_channels, H, W]``, strides 4 to 32.
@@ -99,14 +116,15 @@ class DeformableEncoder(BaseModule):
                 self.coarsest(F.relu(maps[-1])))
 
     def _encode(self, maps: list[Tensor]) -> list[Tensor]:
+        """Pass four maps ``[B, C, H, W]`` through the encoder, to four of the same sizes."""
         shapes, device = [tuple(f.shape[-2:]) for f in maps], maps[0].device
         areas = [h * w for h, w in shapes]
         code = [
             self.position(torch.zeros(1, *shape, dtype=torch.bool, device=device))
-            + own[None, :, None, None] for shape, own in zip(
-                shapes, self.level.weight, strict=True)]
+            + level[None, :, None, None] for shape, level in zip(
+                shapes, self.level.weight, strict=True)]  # [1, C, H, W] each
         rows, code = (torch.cat([f.flatten(2).transpose(1, 2) for f in group], 1)
-                      for group in (maps, code))
+                      for group in (maps, code))  # [B, sum of H W, C], [1, sum of H W, C]
         rows = self.encoder(
             query=rows, query_pos=code, key_padding_mask=None, valid_ratios=None,
             reference_points=grid_points(shapes, device)[None, :, None].expand(

@@ -21,11 +21,11 @@ from .roi_head import QueryMasks
 
 @MODELS.register_module()
 class FQDetRoIHead(QueryMasks, BaseRoIHead):
-    """Second stage of FQDet, behind ``FQDetSelector``, in any two-stage detector of mmdet.
+    """FQDet's second stage, behind ``FQDetRPNHead``, for any two-stage detector of mmdet.
 
-    Masks are trained on the predicted boxes of all matched queries, up to 15 for an object, and
-    predicted once for each query that is found, whatever the number of its classes. Detections keep
-    the number of their query, ``query_inds``.
+    Masks are trained on the predicted boxes of all queries that are matched with an object, up to
+    15 for one object. At test, a query may be detected as several classes; its mask is computed
+    once. ``query_inds`` of the detections is the number of their query.
 
     Args:
         **kwargs: of ``BaseRoIHead``: ``bbox_head`` is ``FQDetBBoxHead``; ``mask_head`` is one of
@@ -33,36 +33,39 @@ class FQDetRoIHead(QueryMasks, BaseRoIHead):
     """
 
     def init_bbox_head(self, bbox_roi_extractor: None, bbox_head: dict) -> None:
-        """Build it; it reads no RoI features."""
+        """Build the box head, which reads no RoI features and needs no extractor."""
         self.bbox_head = MODELS.build(bbox_head)
 
     def init_assigner_sampler(self) -> None:
-        """Nothing: the selector matches."""
+        """Build nothing: ``FQDetRPNHead`` matches queries with objects."""
 
     def loss(self, x: Sequence[Tensor], rpn_results_list: InstanceList, batch_data_samples: list
              ) -> dict[str, Tensor]:
         """Losses of classes, boxes and masks, all divided by the number of matched queries."""
-        truth = [sample.gt_instances for sample in batch_data_samples]
-        found = self.bbox_head(x, rpn_results_list, [s.metainfo for s in batch_data_samples])
+        gt_instances = [sample.gt_instances for sample in batch_data_samples]
+        decoded = self.bbox_head(x, rpn_results_list, [s.metainfo for s in batch_data_samples])
         losses, matches, factor = self.bbox_head.loss(
-            found, torch.stack([r.matched for r in rpn_results_list]), truth)
+            decoded, torch.stack([r.matched for r in rpn_results_list]), gt_instances)
         if self.with_mask:
             queries = torch.cat([
-                own[match.pos_inds] for own, match in zip(found.queries, matches, strict=True)])
-            masks = self._loss_of(x, [m.pos_priors for m in matches], queries, matches, truth)
-            # means over RoIs; other processes may have more of them
+                feats[match.pos_inds]
+                for feats, match in zip(decoded.queries, matches, strict=True)])
+            mask_losses = self._mask_losses(
+                x, [m.pos_priors for m in matches], queries, matches, gt_instances)
+            # These are means over the RoIs of this process. Times their number and divided by
+            # ``factor``, the mean number of all processes, every RoI weighs the same.
             share = len(queries) / factor
-            losses.update({
-                name: value * share if 'loss' in name else value for name, value in masks.items()})
+            losses.update({name: value * share if 'loss' in name else value
+                           for name, value in mask_losses.items()})
         return losses
 
     def predict_bbox(self, x: Sequence[Tensor], batch_img_metas: list[dict],
                      rpn_results_list: InstanceList, rcnn_test_cfg: ConfigDict,
                      rescale: bool = False) -> InstanceList:
-        """Detections, with their ``queries`` if masks follow."""
-        found = self.bbox_head(x, rpn_results_list, batch_img_metas)
-        results = self.bbox_head.predict(found, rcnn_test_cfg)
-        for result, queries, meta in zip(results, found.queries, batch_img_metas, strict=True):
+        """Detections; if there is a mask head, with their ``queries`` for :meth:`predict_mask`."""
+        decoded = self.bbox_head(x, rpn_results_list, batch_img_metas)
+        results = self.bbox_head.predict(decoded, rcnn_test_cfg)
+        for result, queries, meta in zip(results, decoded.queries, batch_img_metas, strict=True):
             if self.with_mask:
                 result.queries = queries[result.query_inds]
             if rescale:
@@ -72,22 +75,22 @@ class FQDetRoIHead(QueryMasks, BaseRoIHead):
 
     def predict_mask(self, x: Sequence[Tensor], batch_img_metas: list[dict],
                      results_list: InstanceList, rescale: bool = False) -> InstanceList:
-        """Add masks to detections."""
+        """Add ``masks`` and ``mask_scores`` to the detections of :meth:`predict_bbox`."""
         queries = [result.pop('queries') for result in results_list]
-        # one number for each query of all images, images in order
-        same = torch.cat([(i << 32) + r.query_inds for i, r in enumerate(results_list)])
-        return self._predict(x, batch_img_metas, results_list, rescale, queries, same)
+        # a distinct number for every query of the batch, ascending from image to image
+        mask_ids = torch.cat([(i << 32) + r.query_inds for i, r in enumerate(results_list)])
+        return self._predict(x, batch_img_metas, results_list, rescale, queries, mask_ids)
 
     def forward(self, x: Sequence[Tensor], rpn_results_list: InstanceList,
                 batch_data_samples: list) -> tuple:
-        """Class logits, deltas and mask logits of all queries, without decoding."""
-        found = self.bbox_head(x, rpn_results_list, [s.metainfo for s in batch_data_samples])
+        """Class logits, box deltas and mask logits of all queries, without suppression."""
+        decoded = self.bbox_head(x, rpn_results_list, [s.metainfo for s in batch_data_samples])
         boxes = self.bbox_head.boxes(
-            found.anchors.flatten(0, 1), found.deltas.flatten(0, 1)).view_as(found.anchors)
+            decoded.anchors.flatten(0, 1), decoded.deltas.flatten(0, 1)).view_as(decoded.anchors)
         if not self.with_mask:
-            return found.logits, found.deltas
-        labels = found.logits[..., :self.bbox_head.num_classes].argmax(-1).flatten()
+            return decoded.logits, decoded.deltas
+        labels = decoded.logits[..., :self.bbox_head.num_classes].argmax(-1).flatten()
         rois = bbox2roi(list(boxes))
-        return found.logits, found.deltas, self.mask_logits(
-            x, rois, labels, found.queries.flatten(0, 1),
+        return decoded.logits, decoded.deltas, self.mask_logits(
+            x, rois, labels, decoded.queries.flatten(0, 1),
             torch.arange(len(rois), device=rois.device))

@@ -1,8 +1,13 @@
-"""EffSeg's mask head: coarse masks everywhere, fine ones where the coarse are in doubt.
+"""EffSeg's mask head: a coarse mask of each object, refined where it is uncertain.
+
+A grid of 14x14 cells is laid over every RoI. Stage 0 computes all cells. Each of the stages 1 to 3
+splits the most uncertain cells in four and computes these children, the active cells; the others
+become passive: nothing more is predicted for them, but active cells still read their features as
+those of neighbors.
 
 Source: Picron and Tuytelaars, "EffSeg: Efficient Fine-Grained Instance Segmentation using
-Structure-Preserving Sparsity", 2023, sec. 3. Letters: ``R`` RoIs, ``N`` active and ``M`` passive
-cells, ``W`` and ``C`` channels before and after a stage, ``s`` stages 0 to 3.
+Structure-Preserving Sparsity", 2023, sec. 3. Letters: ``B`` images, ``R`` RoIs, ``N`` active cells,
+``W`` and ``C`` channels before and after a stage, ``s`` number of a stage, 0 to 3.
 """
 from __future__ import annotations
 
@@ -16,28 +21,38 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmsparse.losses import zero_loss
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SPSMap, from_dense, keep_best, select, split
 
 from .queries import QueryFusion
-from .rois import PyramidRows, RoIMasks, cell_centers, pyramid_rows, roi_levels, sample
+from .rois import (
+    PyramidRows,
+    RoIMasks,
+    cell_centers,
+    pyramid_rows,
+    roi_levels,
+    sample_pyramid,
+)
 
 BUDGETS = ('per_image', 'per_roi', 'threshold')
 PUBLISHED_BUDGET = dict(per_image=10_000)
 TARGETS = ('coverage', 'center')
-# A cell is in doubt if the mask covers it in part. The average of a covered one may end a few 1e-8
-# below 1, which the authors' code takes for doubt: 5 % of the doubtful cells of the last stage.
+# A cell should be refined if the object covers it in part. The coverage of a wholly covered cell is
+# an average that may round to 1 - 6e-8, for instance. The authors' code counts that as in part: 5 %
+# of the cells that it wants refined at the last stage.
 TOLERANCE = 1e-5
 
 
-class Stage(NamedTuple):
-    """What a stage says about its active cells.
+class StageOutput(NamedTuple):
+    """The predictions of one stage, for its active cells.
 
     Attributes:
-        segmentation: ``[N]``, logits of the object.
-        refinement: ``[N]``, logits of a cell being worth a finer look; ``None`` where nobody asks.
-        cells: int64 ``[N, 3]``, RoI, row, column.
-        size: cells along a side of a RoI's grid.
+        segmentation: ``[N]``, logits of the cell belonging to the object.
+        refinement: ``[N]``, logits of the cell being covered in part, so that it should be split;
+            ``None`` at the last stage if not training.
+        cells: int64 ``[N, 3]``: RoI, row, column.
+        size: cells along a side of the stage's grid: 14, 28, 56 or 112.
     """
 
     segmentation: Tensor
@@ -53,11 +68,15 @@ def two_layers(channels_in: int, hidden: int, channels_out: int) -> nn.Sequentia
 
 
 def sine_code(channels: int, size: int, device: torch.device | str) -> Tensor:
-    """Fixed code of the cells of a RoI's grid: sines and cosines of x, then those of y.
+    """Sinusoidal position code of the cells of a RoI's grid.
+
+    With ``n = channels / 4``, the ``n`` frequencies ``f_i = 10,000^(-i / n)`` and the cell's center
+    ``x``, ``y``, from 0 at the grid's left and top to ``2 pi`` at its right and bottom, the code
+    is ``sin(f_i x)``, ``cos(f_i x)``, ``sin(f_i y)``, ``cos(f_i y)``, ``n`` channels of each.
 
     Args:
-        channels: a multiple of 4; a quarter of it are frequencies, from 1 down to about 1/10,000.
-        size: cells along a side. Their centers are counted from 0 to one full turn.
+        channels: a multiple of 4.
+        size: cells along a side of the grid.
         device: of the result.
 
     Returns:
@@ -65,19 +84,19 @@ def sine_code(channels: int, size: int, device: torch.device | str) -> Tensor:
     """
     count = channels // 4
     frequency = 10_000 ** -(torch.arange(count, device=device) / count)
-    turn = 2 * math.pi * (torch.arange(size, device=device) + 0.5) / size
-    angle = frequency[:, None] * turn
-    code = torch.cat([angle.sin(), angle.cos()])
+    center = 2 * math.pi * (torch.arange(size, device=device) + 0.5) / size
+    angle = frequency[:, None] * center  # [n, size]
+    code = torch.cat([angle.sin(), angle.cos()])  # [2 n, size], the same for x and for y
     return torch.cat([code[:, None].expand(-1, size, -1), code[:, :, None].expand(-1, -1, size)])
 
 
 class SparseStage(nn.Module):
-    """Halve the active cells, look at the pyramid again, talk to the neighbors.
+    """Split cells in four, add pyramid features at the children, and process these.
 
     Args:
         width: ``W``, channels of the stage before; ``C`` is half of it.
-        feature_channels: of the pyramid.
-        processing: config of a module, see :mod:`.processing`.
+        feature_channels: channels of the pyramid.
+        processing: config of the module that processes the active cells, see :mod:`.processing`.
         reduce_features: bring the pyramid's features to ``W`` channels before they are fused.
     """
 
@@ -85,7 +104,7 @@ class SparseStage(nn.Module):
                  reduce_features: bool) -> None:
         super().__init__()
         channels = width // 2
-        # the children differ by their part of the first layer alone
+        # each of the four children has outputs of its own in the first layer; the second is shared
         self.child_first = nn.Linear(width, 4 * width)
         self.child_second = nn.Linear(width, width)
         self.reduce = nn.Linear(feature_channels, width) if reduce_features else nn.Identity()
@@ -98,14 +117,15 @@ class SparseStage(nn.Module):
 
     def forward(self, x: SPSMap, keep: Tensor | None, pyramid: PyramidRows, rois: Tensor,
                 level: Tensor) -> SPSMap:
-        """The grids at twice the size.
+        """Compute the RoIs' grids at twice the size.
 
         Args:
-            x: the grids, ``W`` channels.
-            keep: bool ``[N]``, which cells to split; ``None`` for all.
-            pyramid: what to look at.
+            x: the grids of the stage before, ``W`` channels.
+            keep: bool ``[N]``, which active cells to split; the others become passive. ``None``:
+                split all.
+            pyramid: the feature pyramid.
             rois: ``[R, 5]``.
-            level: int64 ``[R]``, of the pyramid.
+            level: int64 ``[R]``, level of the pyramid that each RoI's cells are read from.
 
         Returns:
             The grids, ``C`` channels.
@@ -113,11 +133,12 @@ class SparseStage(nn.Module):
         x = x if keep is None else select(x, keep)
         n, width = x.active.shape
         children = self.child_first(x.active).relu_().view(n, 4, width)
-        x = split(x, self.child_second(children) + x.active[:, None])
+        x = split(x, self.child_second(children) + x.active[:, None])  # active: [4 N, W]
         roi = x.cells[:, 0]
-        seen = self.reduce(sample(pyramid, rois[roi, 0].long(), level[roi],
-                                  cell_centers(rois, x.cells, x.index.shape[1])))
-        active = x.active + self.fuse(torch.cat([x.active, seen.to(x.active.dtype)], 1))
+        feats = self.reduce(sample_pyramid(
+            pyramid, rois[roi, 0].long(), level[roi],
+            cell_centers(rois, x.cells, x.index.shape[1])))
+        active = x.active + self.fuse(torch.cat([x.active, feats.to(x.active.dtype)], 1))
         x = x._replace(active=self.transition(active).relu_(),
                        passive=self.transition(x.passive).relu_())
         return x._replace(active=self.processing(x))
@@ -125,26 +146,30 @@ class SparseStage(nn.Module):
 
 @MODELS.register_module()
 class EffSegMaskHead(BaseModule):
-    """Class-agnostic masks of 112x112, computed where coarser ones are in doubt.
+    """Class-agnostic masks of 112x112, computed finely where coarser masks are uncertain.
 
-    Stage 0 is dense, on 14x14 cells. Three stages then split the cells that the refinement branch
-    holds most in doubt, and freeze the others as passive cells, which the neighbors still read.
+    Stage 0 computes all cells of a 14x14 grid. Three stages follow, on grids of 28, 56 and 112,
+    each of which computes the children of the cells whose refinement logits are highest.
     4,208,872 parameters with the defaults.
 
     Args:
-        in_channels: of the pyramid; with ``position_code`` a multiple of 4.
-        query_channels: of the queries.
-        num_convs: 3x3 convolutions of stage 0.
-        strides: of the pyramid's levels that are read.
-        finest_scale: RoIs of less than twice this side begin at the finest level.
-        processing: config of what a sparse stage does with its cells, see :mod:`.processing`.
-        budget: how many cells are split: ``dict(per_image=...)`` or ``dict(per_roi=...)`` of the
-            highest logits, ``dict(threshold=...)`` those of a higher probability, ``None`` all.
-        position_code: add a sine code of the cells' positions at stage 0, as the authors' code.
-        reduce_features: narrow the pyramid's features first, as the paper's dense comparison.
-        target: a cell's object target: ``'coverage'``, more than half of it covered, or
-            ``'center'``, its center covered.
-        segmentation_weights, refinement_weights: of the losses, stage by stage.
+        in_channels: channels of the pyramid; with ``position_code`` a multiple of 4.
+        query_channels: channels of the queries.
+        num_convs: number of 3x3 convolutions of stage 0.
+        strides: of the pyramid's levels that are read, finest first.
+        finest_scale: ``finest`` of :func:`.rois.roi_levels`, which gives each RoI its level.
+            Stage ``s`` reads the level ``s`` finer than that, or the finest.
+        processing: config of the module that processes the cells of the stages 1 to 3, see
+            :mod:`.processing`.
+        budget: which cells are split at each stage. ``dict(per_image=n)``, ``dict(per_roi=n)``: the
+            ``n`` of the highest refinement logits of an image, of a RoI; ``dict(threshold=p)``:
+            those with a refinement probability above ``p``; ``None``: all.
+        position_code: add :func:`sine_code` at stage 0, as the authors' code does.
+        reduce_features: ``reduce_features`` of :class:`SparseStage`, as in the paper's dense
+            comparison.
+        target: when a cell belongs to the object in training: ``'coverage'``, if more than half of
+            it is covered, or ``'center'``, if its center is.
+        segmentation_weights, refinement_weights: weights of the losses of the four stages.
 
     Raises:
         ValueError: an argument is out of range.
@@ -195,17 +220,17 @@ class EffSegMaskHead(BaseModule):
                         processing or dict(type='mmsparse.SemanticFusionModule'), reduce_features)
             for i in range(3))
 
-    def look(self, feats: Sequence[Tensor], roi_feats: Tensor, rois: Tensor, queries: Tensor, *,
-             training: bool) -> list[Stage]:
-        """What the four stages say.
+    def run_stages(self, feats: Sequence[Tensor], roi_feats: Tensor, rois: Tensor, queries: Tensor,
+                   *, training: bool) -> list[StageOutput]:
+        """Compute the predictions of the four stages.
 
         Args:
             feats: the pyramid ``[B, in_channels, H, W]``, finest level first.
             roi_feats: ``[R, in_channels, 14, 14]``.
-            rois: float32 ``[R, 5]`` of :func:`.rois.safe_rois`, image by image.
+            rois: float32 ``[R, 5]``, of :func:`.rois.safe_rois`, image by image.
             queries: ``[R, query_channels]``.
-            training: whether the last stage's refinement logits, which nothing follows, are asked
-                for.
+            training: compute the last stage's refinement logits as well, for the loss; there is no
+                stage after it to use them.
         """
         feats = feats[:len(self.strides)]
         level = roi_levels(rois, len(feats), self.finest_scale)
@@ -213,93 +238,108 @@ class EffSegMaskHead(BaseModule):
             code = sine_code(*roi_feats.shape[1:3], roi_feats.device)
             roi_feats = roi_feats + code.to(roi_feats.dtype)
         x = from_dense(self.convs(self.fusion(roi_feats, queries)))
-        said = [Stage(self.segmentation(x.active)[:, 0], self.refinement(x.active)[:, 0], x.cells,
-                      x.index.shape[1])]
+        outputs = [StageOutput(self.segmentation(x.active)[:, 0], self.refinement(x.active)[:, 0],
+                               x.cells, x.index.shape[1])]
         pyramid = pyramid_rows(feats, self.strides)
         for i, stage in enumerate(self.stages):
-            keep = self._worth_a_look(said[-1], rois, len(feats[0]))
+            keep = self._cells_to_split(outputs[-1], rois, len(feats[0]))
             x = stage(x, keep, pyramid, rois, (level - i - 1).clamp(min=0))
-            asked = training or i + 1 < len(self.stages)
-            said.append(Stage(
+            last = i + 1 == len(self.stages)
+            outputs.append(StageOutput(
                 stage.segmentation(x.active)[:, 0],
-                stage.refinement(x.active)[:, 0] if asked else None, x.cells, x.index.shape[1]))
-        return said
+                stage.refinement(x.active)[:, 0] if training or not last else None,
+                x.cells, x.index.shape[1]))
+        return outputs
 
-    def _worth_a_look(self, stage: Stage, rois: Tensor, images: int) -> Tensor | None:
-        """Active cells to split, bool ``[N]``; ``None`` for all."""
+    def _cells_to_split(self, output: StageOutput, rois: Tensor, images: int) -> Tensor | None:
+        """Which active cells the budget allows to split, bool ``[N]``; ``None`` for all."""
         if self.budget is None:
             return None
-        (kind, value), score = next(iter(self.budget.items())), stage.refinement.detach()
-        if kind == 'threshold':
+        (rule, value), score = next(iter(self.budget.items())), output.refinement.detach()
+        if rule == 'threshold':
             return score.float().sigmoid() > value
-        roi = stage.cells[:, 0]
-        if kind == 'per_roi':
+        roi = output.cells[:, 0]
+        if rule == 'per_roi':
             return keep_best(score, roi, len(rois), value)
         return keep_best(score, rois[roi, 0].long(), images, value)
 
     def forward(self, feats: Sequence[Tensor], roi_feats: Tensor, rois: Tensor, queries: Tensor,
                 labels: Tensor | None = None) -> Tensor:
-        """Mask logits ``[R, 1, 112, 112]``, without gradients; arguments as :meth:`look`.
+        """Mask logits ``[R, 1, 112, 112]``, without gradients; arguments as of :meth:`run_stages`.
 
-        ``labels`` are not looked at: the masks are of no class.
+        ``labels`` are not used: the masks do not depend on the class.
         """
         with torch.no_grad():
-            return compose(self.look(feats, roi_feats, rois, queries, training=False), len(rois))
+            return compose(
+                self.run_stages(feats, roi_feats, rois, queries, training=False), len(rois))
 
     def loss(self, feats: Sequence[Tensor], roi_feats: Tensor, queries: Tensor,
-             truth: RoIMasks) -> dict[str, Tensor]:
-        """Eight losses: binary cross entropy of both branches, mean over a stage's active cells.
+             gt_masks: RoIMasks) -> dict[str, Tensor]:
+        """Binary cross entropy of both branches at each stage, mean over its active cells.
 
         Args:
-            feats, roi_feats, queries: as :meth:`look`.
-            truth: RoIs and their masks. Without any, the losses are 0 and touch every parameter.
+            feats, roi_feats, queries: as of :meth:`run_stages`.
+            gt_masks: the RoIs and their masks. Without RoIs the losses are those of
+                :func:`mmsparse.losses.zero_loss`.
+
+        Returns:
+            Eight losses, ``loss_mask_seg_0`` to ``_3`` and ``loss_mask_ref_0`` to ``_3``.
         """
-        if not len(truth.rois):
-            nothing = sum(p.sum() for p in self.parameters()) * 0 + queries.sum() * 0
-            return {f'loss_mask_{branch}_{s}': nothing
+        if not len(gt_masks.rois):
+            zero = zero_loss([*self.parameters(), queries])
+            return {f'loss_mask_{branch}_{s}': zero
                     for s in range(len(self.weights)) for branch in ('seg', 'ref')}
         losses = {}
-        said = self.look(feats, roi_feats, truth.rois, queries, training=True)
-        for s, (stage, (seg, ref)) in enumerate(zip(said, self.weights, strict=True)):
-            covered = truth.coverage(stage.size)[tuple(stage.cells.T)]
-            inside = (covered > 0.5).float()
+        outputs = self.run_stages(feats, roi_feats, gt_masks.rois, queries, training=True)
+        for s, (output, (seg, ref)) in enumerate(zip(outputs, self.weights, strict=True)):
+            coverage = gt_masks.coverage(output.size)[tuple(output.cells.T)]  # [N]
+            inside = (coverage > 0.5).float()
             if self.target == 'center':
-                centers = cell_centers(truth.rois, stage.cells, stage.size)
-                inside = (truth.at(stage.cells[:, 0], centers) > 0.5).float()
-            losses[f'loss_mask_seg_{s}'] = seg * bce(stage.segmentation, inside)
-            losses[f'loss_mask_ref_{s}'] = ref * bce(stage.refinement, in_doubt(covered).float())
+                centers = cell_centers(gt_masks.rois, output.cells, output.size)
+                inside = (gt_masks.at(output.cells[:, 0], centers) > 0.5).float()
+            losses[f'loss_mask_seg_{s}'] = seg * bce(output.segmentation, inside)
+            losses[f'loss_mask_ref_{s}'] = ref * bce(
+                output.refinement, partly_covered(coverage).float())
         return losses
 
 
-def in_doubt(covered: Tensor) -> Tensor:
-    """Which cells, of a coverage from 0 to 1, the mask covers in part: bool, same shape."""
-    return (covered > TOLERANCE) & (covered < 1 - TOLERANCE)
+def partly_covered(coverage: Tensor) -> Tensor:
+    """Which cells the object covers in part, and which should be refined therefore.
+
+    Args:
+        coverage: of the cells, from 0 to 1, any shape.
+
+    Returns:
+        bool, same shape.
+    """
+    return (coverage > TOLERANCE) & (coverage < 1 - TOLERANCE)
 
 
 def bce(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean binary cross entropy in float32; 0 for nothing."""
+    """Mean binary cross entropy in float32; 0 if there are no logits."""
     total = F.binary_cross_entropy_with_logits(logits.float(), target, reduction='sum')
     return total / max(len(logits), 1)
 
 
-def compose(said: Sequence[Stage], count: int) -> Tensor:
-    """Logits of the finest stage, of coarser ones interpolated where it is silent.
+def compose(outputs: Sequence[StageOutput], count: int) -> Tensor:
+    """Make one mask of the predictions of all stages.
 
-    Stage by stage: the map is doubled bilinearly, then the active cells' logits are written.
+    It begins as the mask of stage 0. For each later stage it is interpolated to twice the size,
+    then the logits of that stage's active cells are written into it.
 
     Args:
-        said: by the stages; the first holds every cell.
+        outputs: of the stages, from stage 0 on, which has every cell.
         count: ``R``.
 
     Returns:
-        float32 ``[R, 1, size, size]``.
+        Logits, float32 ``[R, 1, size, size]`` with the size of the last stage given.
     """
-    first = said[0]
+    first = outputs[0]
     logits = first.segmentation.float().view(count, 1, first.size, first.size)
-    for stage in said[1:]:
+    for output in outputs[1:]:
         logits = F.interpolate(
             logits, scale_factor=2, mode='bilinear') if count else logits.new_empty(
-                0, 1, stage.size, stage.size)
-        roi, row, column = stage.cells.unbind(1)
-        logits[roi, 0, row, column] = stage.segmentation.float()
+                0, 1, output.size, output.size)
+        roi, row, column = output.cells.unbind(1)
+        logits[roi, 0, row, column] = output.segmentation.float()
     return logits

@@ -1,8 +1,8 @@
-"""Static matching: which anchors learn which object, settled by overlap before anything is learned.
+"""Static matching: which object each anchor learns follows from overlaps, not from predictions.
 
 Source: Picron et al., "FQDet: Fast-converging Query-based Detector" (arXiv 2210.02318), sec. 3.
-Letters: ``A`` anchors of an image, ``G`` objects of all images, ``B`` images, ``Q`` queries, ``K``
-candidates of an object.
+Letters: ``A`` anchors, the same in every image, ``G`` objects of all images together, ``B`` images,
+``Q`` queries of an image, ``K`` candidates of an object.
 """
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
-# Objects that are compared with all anchors in one tensor: 16 times 670,000 floats are 43 MB.
-AT_ONCE = 16
+# Number of objects whose overlaps with all anchors are held in one tensor: with the 670,000 anchors
+# of an image of 800x1110 these are 43 MB.
+OBJECTS_AT_ONCE = 16
 
 
 class Candidates(NamedTuple):
-    """The anchors that overlap each object best, best first.
+    """For each object the anchors that overlap it most.
 
     Attributes:
-        anchors: int64 ``[G, K]``.
-        overlaps: float32 ``[G, K]``, intersection over union; 0 marks no candidate.
-        image: int64 ``[G]``, image of each object.
+        anchors: int64 ``[G, K]``, numbers of the anchors, the one with the largest overlap first.
+        overlaps: float32 ``[G, K]``, their intersection over union with the object. An anchor with
+            0 is not a candidate.
+        image: int64 ``[G]``, image that the object is in.
     """
 
     anchors: Tensor
@@ -32,17 +34,17 @@ class Candidates(NamedTuple):
 
 
 def best_anchors(anchors: Tensor, boxes: list[Tensor], count: int) -> Candidates:
-    """Candidates among anchors that all images share.
+    """Find the candidates of every object.
 
     Args:
-        anchors: float32 ``[A, 4]``, x1, y1, x2, y2 of all levels.
-        boxes: for each of ``B`` images ``[objects, 4]``.
-        count: ``K``; ``A`` if that is less.
+        anchors: float32 ``[A, 4]``, x1, y1, x2, y2, of all levels.
+        boxes: for each of ``B`` images those of its objects, ``[objects, 4]``.
+        count: ``K``, at most ``A``.
     """
     joined = torch.cat([anchors.new_zeros(0, 4), *(b.to(anchors) for b in boxes)])
     count = min(count, len(anchors))
     overlaps, best = [anchors.new_zeros(0, count)], [joined.new_zeros(0, count).long()]
-    for part in joined.split(AT_ONCE) if len(joined) else ():
+    for part in joined.split(OBJECTS_AT_ONCE) if len(joined) else ():
         values, indices = bbox_overlaps(part, anchors).topk(count, 1)
         overlaps.append(values)
         best.append(indices)
@@ -51,63 +53,65 @@ def best_anchors(anchors: Tensor, boxes: list[Tensor], count: int) -> Candidates
     return Candidates(torch.cat(best), torch.cat(overlaps), image)
 
 
-def selection_targets(found: Candidates, images: int, anchors: int, count: int) -> Tensor:
-    """Which anchors should be selected.
+def selection_targets(candidates: Candidates, images: int, anchors: int, count: int) -> Tensor:
+    """Which anchors the first stage should learn to select.
 
     Args:
-        found: of :func:`best_anchors`.
+        candidates: of :func:`best_anchors`.
         images: ``B``.
         anchors: ``A``.
-        count: candidates of each object that are positive.
+        count: number of the first candidates of each object that are to be selected.
 
     Returns:
         bool ``[B, A]``.
     """
-    where = (found.image[:, None] * anchors + found.anchors)[:, :count]
-    hits = torch.zeros(images * anchors, device=where.device).index_add_(
-        0, where.flatten(), (found.overlaps[:, :count] > 0).float().flatten())
+    index = (candidates.image[:, None] * anchors + candidates.anchors)[:, :count]  # into [B A]
+    hits = torch.zeros(images * anchors, device=index.device).index_add_(
+        0, index.flatten(), (candidates.overlaps[:, :count] > 0).float().flatten())
     return hits.view(images, anchors) > 0
 
 
-def match_queries(found: Candidates, selected: Tensor, anchors: int) -> Tensor:
-    """The object of each query.
+def match_queries(candidates: Candidates, selected: Tensor, anchors: int) -> Tensor:
+    """Decide which object each query learns.
 
-    A query whose anchor is a candidate of several objects gets the one that ranks it best; of equal
-    ranks the one that it overlaps more.
+    It is the object that has the query's anchor among its candidates. Of several, it is the one
+    for which that anchor ranks first; with equal ranks, the one that the anchor overlaps more. So
+    an anchor that is the third candidate of one object and the first of another learns the latter,
+    whatever the overlaps.
 
     Args:
-        found: of :func:`best_anchors`.
-        selected: int64 ``[B, Q]``, anchors behind the queries, each at most once in an image.
+        candidates: of :func:`best_anchors`.
+        selected: int64 ``[B, Q]``, the queries' anchors, each at most once in an image.
         anchors: ``A``.
 
     Returns:
-        int64 ``[B, Q]``: number of the object in the order of all images, -1 for none.
+        int64 ``[B, Q]``: number of the object, counted through all images, -1 for none.
     """
     images, queries = selected.shape
     device = selected.device
-    objects, count = found.anchors.shape
+    objects, count = candidates.anchors.shape
     if not objects:
         return selected.new_full((images, queries), -1)
     first = torch.arange(images, device=device)[:, None] * anchors
-    query = selected.new_full((images * anchors,), -1)
-    query[(first + selected).flatten()] = torch.arange(images * queries, device=device)
-    query = query[found.image[:, None] * anchors + found.anchors]  # [G, K]
-    # one number for rank, then overlap: ranks differ by 2, overlaps by less
+    query_of_anchor = selected.new_full((images * anchors,), -1)
+    query_of_anchor[(first + selected).flatten()] = torch.arange(images * queries, device=device)
+    query = query_of_anchor[candidates.image[:, None] * anchors + candidates.anchors]  # [G, K]
+    # Rank first, then overlap, in one number: overlaps differ by 1 at most, ranks by 2 at least.
+    # A third candidate of overlap 0.9 has 0.9 - 4 = -3.1, a second one of 0.3 has 0.3 - 2 = -1.7.
     rank = torch.arange(count, device=device)
-    value = found.overlaps.double() - 2.0 * rank
-    wanted = (query >= 0) & (found.overlaps > 0)
-    # one more place for candidates that nobody selected
-    place = torch.where(wanted, query, images * queries).flatten()
+    score = (candidates.overlaps.double() - 2.0 * rank).flatten()  # [G K]
+    eligible = (query >= 0) & (candidates.overlaps > 0)
+    # candidates that are not eligible compete for one more query, which is dropped in the end
+    query = torch.where(eligible, query, images * queries).flatten()  # [G K]
     best = torch.full((images * queries + 1,), -torch.inf, dtype=torch.float64, device=device)
-    best.scatter_reduce_(0, place, value.flatten(), 'amax')
-    number = torch.arange(objects, device=device)[:, None].expand_as(value).flatten()
-    won = value.flatten() == best[place]
-    # of equal values the first object
+    best.scatter_reduce_(0, query, score, 'amax')
+    number = torch.arange(objects, device=device).repeat_interleave(count)
+    # of equal scores the first object; `objects` stands for none
     winner = torch.full_like(best, objects, dtype=torch.int64).scatter_reduce_(
-        0, place, torch.where(won, number, objects), 'amin')[:-1]
+        0, query, torch.where(score == best[query], number, objects), 'amin')[:-1]
     return torch.where(winner == objects, -1, winner).view(images, queries)
 
 
 def mean_positives(positive: Tensor) -> Tensor:
-    """Number of positives, mean over the processes, 1 at least: what every loss is divided by."""
+    """The number that sums of losses are divided by: positives, mean over processes, 1 at least."""
     return reduce_mean(positive.sum().float()).clamp(min=1)

@@ -1,7 +1,8 @@
-"""Processing modules of EffSeg: what a stage does with its active cells.
+"""EffSeg's processing modules, one of which ends every sparse stage of the mask head.
 
-Source: EffSeg (2023), sec. 3.3 and Table 5. Each takes ``C`` channels and gives as many, for active
-cells alone; passive ones are read where a convolution meets them. Letters: ``N`` active cells.
+Each computes new features, ``C`` channels from ``C``, for the active cells alone. Modules with
+convolutions read the neighbors of these cells, active or passive. Source: EffSeg (2023), sec. 3.3
+and Table 5. Letters: ``N`` active cells, ``C`` channels.
 """
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from mmsparse.sparse import SPSConv2d, SPSDeformConv2d, SPSMap, neighbors, sum_o
 
 
 def feed_forward(channels: int) -> nn.Sequential:
-    """Norm and two layers with four times the width between."""
+    """Layer norm, and two linear layers with ``4 C`` channels and a ReLU between them."""
     return nn.Sequential(
         nn.LayerNorm(channels), nn.Linear(channels, 4 * channels), nn.ReLU(inplace=True),
         nn.Linear(4 * channels, channels))
@@ -22,7 +23,10 @@ def feed_forward(channels: int) -> nn.Sequential:
 
 @MODELS.register_module()
 class SPSMLP(nn.Module):
-    """Each cell by itself: the ablation without neighbors. 9 C^2 + 8 C parameters."""
+    """Computes each cell by itself: the ablation that reads no neighbors.
+
+    9 C^2 + 8 C parameters.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -36,7 +40,7 @@ class SPSMLP(nn.Module):
 
 @MODELS.register_module()
 class SPSConvBlock(nn.Module):
-    """A 3x3 convolution before the feed-forward layers. 17 C^2 + 8 C parameters."""
+    """A 3x3 convolution followed by feed-forward layers. 17 C^2 + 8 C parameters."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,7 +48,7 @@ class SPSConvBlock(nn.Module):
         self.ffn = feed_forward(channels)
 
     def convolution(self, channels: int) -> nn.Module:
-        """What reads the neighbors."""
+        """Build the layer that reads the neighbors."""
         return SPSConv2d(channels, channels)
 
     def forward(self, x: SPSMap) -> Tensor:
@@ -54,25 +58,25 @@ class SPSConvBlock(nn.Module):
 
 @MODELS.register_module()
 class SPSDeformConvBlock(SPSConvBlock):
-    """As :class:`SPSConvBlock` with a deformable convolution: 18 C + 18 parameters more."""
+    """:class:`SPSConvBlock` with a deformable convolution, which has 18 C + 18 parameters more."""
 
     def convolution(self, channels: int) -> nn.Module:
-        """What reads the neighbors."""
+        """Build the layer that reads the neighbors."""
         return SPSDeformConv2d(channels, channels)
 
 
 @MODELS.register_module()
 class SemanticFusionModule(nn.Module):
-    """Three dilated 3x3 convolutions side by side, summed after their ReLUs (EffSeg's default).
+    """EffSeg's default: the sum of three dilated 3x3 convolutions, each followed by a ReLU.
 
-    30 C^2 + 6 C parameters. Between linear layers with ReLU: one before, of active cells alone
-    unless ``project_passive``, and two after.
+    Before it is one linear layer with ReLU, after it are two. 30 C^2 + 6 C parameters. The dense
+    module that it follows is in :class:`.refine_mask.RefineMaskStage`.
 
     Args:
         channels: ``C``.
         dilations: of the convolutions.
-        project_passive: apply the first layer to passive rows as well. The authors' do not, so
-            the convolutions read two kinds of features.
+        project_passive: apply the first linear layer to passive cells as well. The authors' code
+            does not: there, convolutions read active cells after that layer, passive ones before.
     """
 
     def __init__(self, channels: int, *, dilations: Sequence[int] = (1, 3, 5),
@@ -94,7 +98,11 @@ class SemanticFusionModule(nn.Module):
             rectify=True))
 
     def _bank(self, x: SPSMap) -> Tensor:
-        """What the convolutions read; without gradients nothing else of it is kept."""
+        """The rows that the convolutions read: active, passive, and one of zeros beyond the grid.
+
+        In a method of its own, so that without gradients the map it is made of is freed before the
+        convolutions run.
+        """
         x = x._replace(active=self.first(x.active).relu_())
         if self.project_passive:
             x = x._replace(passive=self.first(x.passive).relu_())

@@ -1,6 +1,7 @@
-"""What the detector knows about an object, added to its RoI feature.
+"""Fusing a detector's query of an object into the object's RoI feature.
 
-Source: EffSeg (2023), sec. 4.1. Letters: ``R`` RoIs, ``Q`` width of a query.
+Source: EffSeg (2023), sec. 4.1. Letters: ``R`` RoIs, ``C`` channels, ``Q`` width of a query,
+``h, w`` size of a RoI feature.
 """
 from __future__ import annotations
 
@@ -10,23 +11,24 @@ from torch import Tensor, nn
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision as float32, others as they are."""
+    """Convert half precision to float32, and leave other floats as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def norm_linear(channels: int) -> nn.Sequential:
-    """Layer norm, ReLU, linear layer."""
+    """Layer norm, ReLU and a linear layer, all of the same width."""
     return nn.Sequential(nn.LayerNorm(channels), nn.ReLU(), nn.Linear(channels, channels))
 
 
 class QueryFusion(nn.Module):
-    """Add a blend of RoI feature and query to the RoI feature.
+    """Adds to the RoI feature what two 1x1 convolutions make of it and the query together.
 
-    With the defaults 65,792 + 197,120 parameters.
+    The query is projected to ``C`` channels and repeated at every place of the RoI feature. With
+    the defaults the projection has 65,792 parameters, the convolutions 197,120.
 
     Args:
         query_channels: ``Q``.
-        channels: of the RoI feature.
+        channels: ``C``.
     """
 
     def __init__(self, query_channels: int = 256, channels: int = 256) -> None:
@@ -37,11 +39,14 @@ class QueryFusion(nn.Module):
             nn.Conv2d(channels, channels, 1))
 
     def forward(self, feats: Tensor, queries: Tensor) -> Tensor:
-        """Fused features.
+        """Fuse.
 
         Args:
             feats: ``[R, C, h, w]``.
             queries: ``[R, Q]``.
+
+        Returns:
+            ``[R, C, h, w]``.
         """
         queries = F.relu(self.project(queries))[:, :, None, None].expand_as(feats)
         return feats + self.blend(torch.cat([queries, feats], 1))

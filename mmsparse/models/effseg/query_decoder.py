@@ -1,7 +1,8 @@
-"""FQDet's second stage: a decoder whose queries look at the pyramid from their anchors.
+"""FQDet's second stage: a decoder whose queries attend to the pyramid around their anchors.
 
-The anchor is the frame of all attention and of the box; it is never updated, and there is one loss,
-after the last layer.
+In every layer a query's sampling points, and at the end its box, are relative to its anchor. Unlike
+in Deformable DETR with box refinement, that reference stays the same from layer to layer, and only
+the last layer has a loss.
 
 Source: Picron et al., "FQDet: Fast-converging Query-based Detector" (arXiv 2210.02318), sec. 3.
 Letters: ``B`` images, ``Q`` queries, ``C`` channels, ``L`` levels, ``P`` locations of all levels,
@@ -35,13 +36,13 @@ SIDE_CHANGE = 1e-6
 
 
 class Decoded(NamedTuple):
-    """What the decoder says about the queries.
+    """The output of the decoder.
 
     Attributes:
-        queries: ``[B, Q, C]``.
-        logits: float32 ``[B, Q, K + 1]``, the last for no object.
-        deltas: float32 ``[B, Q, 4]``, from the anchor to the box.
-        anchors: float32 ``[B, Q, 4]``.
+        queries: ``[B, Q, C]``, after the last layer.
+        logits: float32 ``[B, Q, K + 1]``, of the classes and, last, of no object.
+        deltas: float32 ``[B, Q, 4]``, from anchor to box, as the box coder encodes them.
+        anchors: float32 ``[B, Q, 4]``, x1, y1, x2, y2 in pixels of the input.
     """
 
     queries: Tensor
@@ -51,12 +52,12 @@ class Decoded(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """The matched queries of one image, named as mmdet names a sampler's positives.
+    """The ``n`` matched queries of one image; fields as of mmdet's ``SamplingResult``.
 
     Attributes:
-        pos_inds: int64 ``[n]``, queries.
-        pos_assigned_gt_inds: int64 ``[n]``, objects.
-        pos_gt_labels: int64 ``[n]``, their classes.
+        pos_inds: int64 ``[n]``, numbers of the queries.
+        pos_assigned_gt_inds: int64 ``[n]``, numbers of their objects within the image.
+        pos_gt_labels: int64 ``[n]``, classes of the objects.
         pos_priors: float32 ``[n, 4]``, predicted boxes, detached, in pixels of the input.
     """
 
@@ -67,7 +68,7 @@ class Matched(NamedTuple):
 
 
 class ResidualBranch(nn.Module):
-    """Two layers, the second around a shortcut, and one for the outputs."""
+    """Two blocks of norm, ReLU and linear layer, the second with a shortcut; a linear layer."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class ResidualBranch(nn.Module):
 
 
 def plain_branch(channels: int, outputs: int) -> nn.Sequential:
-    """Four linear layers, the second and the third with a ReLU, a norm after the first."""
+    """Linear, norm, linear, ReLU, linear, ReLU, linear."""
     return nn.Sequential(
         nn.Linear(channels, channels), nn.LayerNorm(channels),
         nn.Linear(channels, channels), nn.ReLU(inplace=True),
@@ -89,31 +90,40 @@ def plain_branch(channels: int, outputs: int) -> nn.Sequential:
 
 
 class AnchorCode(nn.Module):
-    """Where an anchor is, as the decoder's position code."""
+    """The position code of the decoder's attentions, learned from place and size of the anchors."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(4, channels), norm_linear(channels)
 
     def forward(self, anchors: Tensor) -> Tensor:
-        """``[..., 4]``, center and size as shares of the image's, to ``[..., C]``."""
+        """Compute the codes.
+
+        Args:
+            anchors: ``[..., 4]``, center x, y, width and height, each divided by the image's.
+
+        Returns:
+            ``[..., C]``.
+        """
         x = self.first(anchors)
         return x + self.second(x)
 
 
 def anchor_frames(anchors: Tensor, shapes: Sequence[tuple[int, int]], strides: Sequence[int]
                   ) -> Tensor:
-    """Anchors as deformable attention wants them, in shares of each level's own map.
+    """Reference boxes for deformable attention: the anchors relative to the map of each level.
 
-    A map may reach beyond the image, by less than its stride; the image's size would stretch it.
+    A map whose stride does not divide the image's size reaches beyond the image, so that anchors
+    are divided by the size of what the map covers. Example: an image 100 pixels wide has 4 cells of
+    stride 32, which cover 128 pixels; an anchor at x = 64 is at half of that map, not at 0.64.
 
     Args:
         anchors: ``[B, Q, 4]``, x1, y1, x2, y2 in pixels of the input.
-        shapes: height and width of ``L`` maps.
-        strides: of the maps, pixels.
+        shapes: height and width of the ``L`` maps, in cells.
+        strides: of the maps, in pixels.
 
     Returns:
-        ``[B, Q, L, 4]``: center and size.
+        ``[B, Q, L, 4]``: center x, y, width and height as shares of the map.
     """
     sizes = anchors.new_tensor([(w * s, h * s) * 2 for (h, w), s in zip(
         shapes, strides, strict=True)])
@@ -121,17 +131,20 @@ def anchor_frames(anchors: Tensor, shapes: Sequence[tuple[int, int]], strides: S
 
 
 def detect(scores: Tensor, boxes: Tensor, cfg: ConfigDict) -> InstanceData:
-    """Detections of one image, best first.
+    """Turn the scores of one image's queries into detections.
+
+    A query may become several detections, of the same box and different classes.
 
     Args:
         scores: float32 ``[Q, K]``, probabilities.
         boxes: float32 ``[Q, 4]``.
-        cfg: ``nms_pre``, pairs of query and class that are looked at, ``score_thr``, ``nms`` of
-            mmcv's ``batched_nms``, class by class, and ``max_per_img``.
+        cfg: ``nms_pre``: how many pairs of query and class, those of the highest scores, are
+            considered; ``score_thr``: their scores must exceed this; ``nms``: config of mmcv's
+            ``batched_nms``, which suppresses within each class; ``max_per_img``: how many
+            detections are kept.
 
     Returns:
-        ``bboxes``, ``scores``, ``labels`` and ``query_inds``, the query of each: a query may be
-        found under several classes.
+        ``bboxes``, ``scores``, ``labels`` and ``query_inds``, the number of the query; best first.
     """
     best, index = scores.flatten().topk(min(cfg.nms_pre, scores.numel()))
     index = index[best > cfg.score_thr]
@@ -145,27 +158,27 @@ def detect(scores: Tensor, boxes: Tensor, cfg: ConfigDict) -> InstanceData:
 
 @MODELS.register_module()
 class FQDetBBoxHead(BaseModule):
-    """Decoder, classes and boxes of the selected anchors; a ``bbox_head`` of ``FQDetRoIHead``.
+    """Decodes the selected anchors' queries to classes and boxes: ``FQDetRoIHead.bbox_head``.
 
-    With the defaults 67,584 parameters of the anchor code, 5,753,184 of the decoder, 153,425 of the
-    classes' branch and 133,636 of the boxes'; plain branches have 20,817 and 198,916. All start as
-    torch starts linear layers: a class is as likely as not.
+    With the defaults the anchor code has 67,584 parameters, the decoder 5,753,184, the branch for
+    classes 153,425 and the one for boxes 133,636; plain branches have 20,817 and 198,916. All
+    layers start as torch starts linear layers, so that probabilities of classes start at about 0.5.
 
     Args:
         bbox_coder: config of the coder between anchors and boxes, mmdet's ``DeltaXYWHBBoxCoder``.
-        loss_cls, loss_bbox: configs of the losses. Both are sums divided by the number of matched
+        loss_cls, loss_bbox: configs of the losses. Their sums are divided by the number of matched
             queries.
         num_classes: ``K``.
         in_channels: ``C``.
         strides: of the ``L`` levels.
         num_layers: of the decoder.
-        ffn_channels: of its feed-forward layers.
-        anchor_code: tell the attentions where the anchors are.
-        branches: ``'residual'``, two layers and an output for classes and for boxes, the second
-            around a shortcut; or ``'plain'`` as FQDetV2's, one layer for classes, four for boxes.
-        soft_labels: class targets are the overlaps of predicted and true boxes, as
-            ``QualityFocalLoss`` takes them, 1 for no object.
-        reg_decoded_bbox: ``loss_bbox`` compares boxes, not deltas.
+        ffn_channels: hidden channels of the decoder's feed-forward layers.
+        anchor_code: add :class:`AnchorCode` to the queries in the attentions.
+        branches: ``'residual'``: :class:`ResidualBranch` for classes and for boxes; or ``'plain'``
+            as in FQDetV2: one linear layer for classes, four for boxes.
+        soft_labels: the target of a class is the overlap of predicted and true box, and 1 for no
+            object, as ``QualityFocalLoss`` takes them.
+        reg_decoded_bbox: ``loss_bbox`` compares boxes instead of deltas, as in mmdet.
 
     Raises:
         ValueError: an argument is out of range.
@@ -215,19 +228,19 @@ class FQDetBBoxHead(BaseModule):
             self.regress = plain_branch(in_channels, 4)
 
     def forward(self, x: Sequence[Tensor], proposals: InstanceList, metas: list[dict]) -> Decoded:
-        """Decode the proposals of ``FQDetSelector``.
+        """Decode the proposals of ``FQDetRPNHead``.
 
         Args:
             x: ``L`` maps ``[B, C, H, W]``.
-            proposals: of each image, ``bboxes`` and ``features``.
-            metas: of each image, ``img_shape``.
+            proposals: for each image ``bboxes`` and ``features``, equally many.
+            metas: for each image ``img_shape``.
         """
         anchors = torch.stack([p.bboxes for p in proposals])
         queries = torch.stack([p.features for p in proposals])
         shapes = [tuple(f.shape[-2:]) for f in x]
         areas = [h * w for h, w in shapes]
-        seen = dict(
-            value=torch.cat([f.flatten(2).transpose(1, 2) for f in x], 1),
+        memory = dict(  # what the queries attend to
+            value=torch.cat([f.flatten(2).transpose(1, 2) for f in x], 1),  # [B, P, C]
             reference_points=anchor_frames(anchors, shapes, self.strides),
             spatial_shapes=torch.tensor(shapes, device=anchors.device),
             level_start_index=torch.tensor(
@@ -237,60 +250,60 @@ class FQDetBBoxHead(BaseModule):
             size = anchors.new_tensor([tuple(m['img_shape'][1::-1]) * 2 for m in metas])
             code = self.code(bbox_xyxy_to_cxcywh(anchors) / size[:, None])
         for layer in self.decoder:
-            queries = layer(queries, query_pos=code, **seen)
+            queries = layer(queries, query_pos=code, **memory)
         return Decoded(queries, at_least_float32(self.classify(queries)),
                        at_least_float32(self.regress(queries)), anchors)
 
     def boxes(self, anchors: Tensor, deltas: Tensor) -> Tensor:
-        """Boxes ``[N, 4]`` of anchors and deltas; they may reach beyond the image."""
+        """Apply deltas ``[N, 4]`` to anchors ``[N, 4]``; boxes may reach beyond the image."""
         return self.bbox_coder.decode(anchors, deltas, wh_ratio_clip=SIDE_CHANGE)
 
-    def loss(self, found: Decoded, matched: Tensor, gt_instances: InstanceList
+    def loss(self, decoded: Decoded, matched: Tensor, gt_instances: InstanceList
              ) -> tuple[dict[str, Tensor], list[Matched], Tensor]:
         """Losses of classes and boxes.
 
         Args:
-            found: of :meth:`forward`.
-            matched: int64 ``[B, Q]``, number of the object in its image, -1 for none.
-            gt_instances: of each image.
+            decoded: of :meth:`forward`.
+            matched: int64 ``[B, Q]``, number of each query's object in its image, -1 for none.
+            gt_instances: for each image ``bboxes`` and ``labels``.
 
         Returns:
-            The losses, the matched queries of each image, and the number that the losses were
-            divided by.
+            ``loss_cls`` and ``loss_bbox``, the matched queries of each image, and the number that
+            the losses were divided by.
         """
         image, query = (matched >= 0).nonzero(as_tuple=True)
         factor = mean_positives(matched >= 0)
         counts = [len(gt) for gt in gt_instances]
         first = torch.tensor([sum(counts[:i]) for i in range(len(counts))], device=image.device)
-        objects = matched[image, query]
-        truth = first[image] + objects
-        labels = torch.cat([gt.labels for gt in gt_instances])[truth]
-        boxes = torch.cat([gt.bboxes for gt in gt_instances]).to(found.anchors)[truth]
-        anchors, deltas = found.anchors[image, query], found.deltas[image, query]
+        objects = matched[image, query]  # [N], counted within the image
+        gt_index = first[image] + objects  # counted through all images
+        labels = torch.cat([gt.labels for gt in gt_instances])[gt_index]
+        boxes = torch.cat([gt.bboxes for gt in gt_instances]).to(decoded.anchors)[gt_index]
+        anchors, deltas = decoded.anchors[image, query], decoded.deltas[image, query]  # [N, 4]
         predicted = self.boxes(anchors, deltas)
-        target = torch.full_like(matched, self.num_classes)
+        target = torch.full_like(matched, self.num_classes)  # no object
         target[image, query] = labels
         target = target.flatten()
         if self.soft_labels:
-            quality = torch.ones_like(found.deltas[..., 0])
+            quality = torch.ones_like(decoded.deltas[..., 0])  # [B, Q]
             quality[image, query] = bbox_overlaps(
                 predicted.detach(), boxes, is_aligned=True).clamp(min=0)
             target = target, quality.flatten()
         compared = (predicted, boxes) if self.reg_decoded_bbox else (
             deltas, self.bbox_coder.encode(anchors, boxes))
         losses = dict(
-            loss_cls=self.loss_cls(found.logits.flatten(0, 1), target, avg_factor=factor),
+            loss_cls=self.loss_cls(decoded.logits.flatten(0, 1), target, avg_factor=factor),
             loss_bbox=self.loss_bbox(*compared, avg_factor=factor))
-        own = (matched >= 0).sum(1).tolist()
+        counts = (matched >= 0).sum(1).tolist()
         return losses, [Matched(*parts) for parts in zip(
-            query.split(own), objects.split(own), labels.split(own),
-            predicted.detach().split(own), strict=True)], factor
+            query.split(counts), objects.split(counts), labels.split(counts),
+            predicted.detach().split(counts), strict=True)], factor
 
-    def predict(self, found: Decoded, cfg: ConfigDict) -> InstanceList:
-        """Detections of each image, in pixels of the input, not cut at its frame.
+    def predict(self, decoded: Decoded, cfg: ConfigDict) -> InstanceList:
+        """Detections of each image by :func:`detect`.
 
-        See :func:`detect`.
+        Boxes are in pixels of the input and not clipped to the image.
         """
-        scores = found.logits[..., :self.num_classes].sigmoid()
+        scores = decoded.logits[..., :self.num_classes].sigmoid()
         return [detect(score, self.boxes(anchors, deltas), cfg) for score, anchors, deltas in zip(
-            scores, found.anchors, found.deltas, strict=True)]
+            scores, decoded.anchors, decoded.deltas, strict=True)]

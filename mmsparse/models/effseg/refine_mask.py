@@ -1,7 +1,7 @@
 """RefineMask++, the dense multi-stage mask head that EffSeg is compared with.
 
-Every stage doubles the grid and mixes each cell with a semantic map of the whole image; in
-the end only the boundary of the coarser mask is taken from the finer one.
+Every stage doubles the grid and adds features of a semantic map of the whole image. In the end the
+finer of two masks replaces the coarser one along the boundary of the latter alone.
 
 Source: Zhang et al., "RefineMask: Towards High-Quality Instance Segmentation with Fine-Grained
 Features", CVPR 2021, and the sizes that EffSeg (arXiv 2307.01545), sec. 4, gives its version of it.
@@ -25,40 +25,44 @@ from torch.nn.functional import (
     pad,
 )
 
+from mmsparse.losses import zero_loss
 from mmsparse.registry import MODELS
 
 GRID = 14
 STAGES = 3
-# Stages up to this one are learned everywhere and stand whole in the result.
-WHOLE = 1
+# The stages 0 to this one are trained on all cells, and the result begins as the mask of this one.
+# The later ones are trained and used near boundaries alone.
+LAST_WHOLE_STAGE = 1
+# How far from the boundary, in cells of the coarser grid.
 TRAIN_WIDTH, TEST_WIDTH = 2, 1
 
 
 def boundary_band(masks: Tensor, width: int) -> Tensor:
-    """Cells, on both sides, that see a cell of the other kind within ``width`` rows and columns.
+    """The cells along the boundary of masks, on both sides of it.
 
-    What lies outside the grid is background.
+    They are the foreground cells with a background cell at most ``width`` rows and columns away,
+    and the background cells with a foreground cell as near. Beyond the grid is background.
 
     Args:
         masks: bool ``[R, 1, g, g]``.
         width: in cells.
 
     Returns:
-        bool, same shape.
+        bool ``[R, 1, g, g]``.
     """
     side = 2 * width + 1
-    near = max_pool2d(masks.float(), side, 1, width) > 0  # max_pool2d pads with minus infinity
-    apart = max_pool2d(pad((~masks).float(), [width] * 4, value=1.0), side, 1) > 0
-    return near & apart
+    near_foreground = max_pool2d(masks.float(), side, 1, width) > 0  # pads with minus infinity
+    near_background = max_pool2d(pad((~masks).float(), [width] * 4, value=1.0), side, 1) > 0
+    return near_foreground & near_background
 
 
 def on_finer_grid(band: Tensor) -> Tensor:
-    """Each cell as its four children, ``[R, 1, g, g]`` to ``[R, 1, 2 g, 2 g]``."""
+    """Give each cell's value to its four children, ``[R, 1, g, g]`` to ``[R, 1, 2 g, 2 g]``."""
     return band.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
 def refine_boundary(coarse: Tensor, fine: Tensor) -> Tensor:
-    """The coarse mask, upsampled, with the finer one along its boundary.
+    """Upsample the coarse mask and replace it along its boundary by the finer one.
 
     Args:
         coarse: logits ``[R, 1, g, g]``.
@@ -72,12 +76,12 @@ def refine_boundary(coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 def upsample(maps: Tensor) -> Tensor:
-    """Bilinear, to twice the size; cells keep their area."""
+    """Resize ``[R, C, g, g]`` bilinearly to ``[R, C, 2 g, 2 g]``, without aligned corners."""
     return interpolate(maps, scale_factor=2, mode='bilinear', align_corners=False)
 
 
 def compose(stage_logits: Sequence[Tensor]) -> Tensor:
-    """One mask of the predictions of all stages; the first, at 14x14, is not used.
+    """Make one mask of the predictions of all stages; the first, at 14x14, is not used.
 
     Args:
         stage_logits: ``[R, 1, g, g]`` for each stage, ``g`` doubles.
@@ -85,53 +89,56 @@ def compose(stage_logits: Sequence[Tensor]) -> Tensor:
     Returns:
         Logits ``[R, 1, g, g]`` of the last grid.
     """
-    mask = stage_logits[WHOLE]
-    for logits in stage_logits[WHOLE + 1:]:
+    mask = stage_logits[LAST_WHOLE_STAGE]
+    for logits in stage_logits[LAST_WHOLE_STAGE + 1:]:
         mask = refine_boundary(mask, logits)
     return mask
 
 
 def stage_losses(stage_logits: Sequence[Tensor], targets: Tensor) -> list[Tensor]:
-    """Boundary-aware loss: binary cross-entropy, on fine grids near boundaries only.
+    """Boundary-aware loss: binary cross-entropy, at fine stages near boundaries alone.
 
-    From the third stage on these are the cells under the boundaries, two cells wide, of the coarser
-    target and of the coarser mask as :func:`compose` makes it.
+    At the stages after ``LAST_WHOLE_STAGE`` it is over the cells whose parent is near the boundary,
+    by :func:`boundary_band`, of the target or of the prediction, as composed so far, at the stage
+    before.
 
     Args:
         stage_logits: ``[R, 1, g, g]`` for each stage.
-        targets: masks, bool or share of the cell that is covered, ``[R, G, G]``, where each ``g``
-            divides ``G``. A cell is foreground where half of it or more is.
+        targets: masks, bool or share of each cell that is covered, ``[R, G, G]``, where each ``g``
+            divides ``G``. At a stage, a cell is foreground if half of it or more is.
 
     Returns:
-        The mean over the cells of each stage, float32 scalars, 0 where there is none.
+        For each stage the mean over its cells, float32 scalars, 0 if there are none.
     """
-    losses, running, coarser = [], None, None
+    losses, composed, coarser_target = [], None, None
     for stage, logits in enumerate(stage_logits):
         logits = logits.float()
         target = adaptive_avg_pool2d(targets[:, None].float(), logits.shape[-2:]) >= 0.5
         values = binary_cross_entropy_with_logits(logits, target.float(), reduction='none')
-        if stage <= WHOLE:
-            where = torch.ones_like(target)
-            running = logits.detach()
+        if stage <= LAST_WHOLE_STAGE:
+            counted = torch.ones_like(target)
+            composed = logits.detach()
         else:
-            where = on_finer_grid(boundary_band(coarser, TRAIN_WIDTH)
-                                  | boundary_band(running > 0, TRAIN_WIDTH))
-            running = refine_boundary(running, logits.detach())
-        losses.append((values * where).sum() / where.sum().clamp(min=1))
-        coarser = target
+            counted = on_finer_grid(boundary_band(coarser_target, TRAIN_WIDTH)
+                                    | boundary_band(composed > 0, TRAIN_WIDTH))
+            composed = refine_boundary(composed, logits.detach())
+        losses.append((values * counted).sum() / counted.sum().clamp(min=1))
+        coarser_target = target
     return losses
 
 
-class SemanticFusion(BaseModule):
-    """One stage: RoI features, semantic features and mask, mixed and brought to a finer grid.
+class RefineMaskStage(BaseModule):
+    """One stage: mixes RoI features, semantic features and mask, and doubles the grid.
 
-    Its core is the sum of 3x3 convolutions of dilations 1, 3 and 5 and of the mean over the grid.
+    The mixing is the paper's semantic fusion module: the sum of three 3x3 convolutions of dilations
+    1, 3 and 5, and of the mean over the grid. EffSeg's sparse version of it is
+    :class:`.processing.SemanticFusionModule`.
 
     Args:
-        in_channels: of the semantic map.
+        in_channels: channels of the semantic map.
         channels: ``C``.
         grid: ``g``.
-        stride: of the semantic map.
+        stride: of the semantic map, in pixels of the network's input.
     """
 
     def __init__(self, *, in_channels: int, channels: int, grid: int, stride: int) -> None:
@@ -156,7 +163,7 @@ class SemanticFusion(BaseModule):
         Returns:
             ``[R, C / 2, 2 g, 2 g]``; the last channel is the mask.
         """
-        # half precision cannot tell the pixels of a large image apart
+        # half precision cannot tell the pixels of a large image apart: 2049 is 2048 in it
         semantic = self.roi_align(self.semantic(semantic).relu().float(), rois.float())
         mask = logits.sigmoid().to(features.dtype)
         x = self.mix(torch.cat([features, semantic.to(features.dtype), mask], 1)).relu()
@@ -167,16 +174,16 @@ class SemanticFusion(BaseModule):
 
 @MODELS.register_module()
 class RefineMaskHead(BaseModule):
-    """Masks at 14x14, 28x28, 56x56 and 112x112, each from the one before.
+    """Masks at 14x14, 28x28, 56x56 and 112x112, each computed from the one before.
 
-    6,317,678 parameters with the defaults. The first three masks are of a class each, the last one
-    of all classes.
+    6,317,678 parameters with the defaults. The first three stages have a mask for each class, the
+    last one the same for all classes.
 
     Args:
         num_classes: ``K``.
-        in_channels: of the pyramid and of the RoI features.
+        in_channels: channels of the pyramid and of the RoI features.
         stride: of the finest map of the pyramid, which the semantic convolutions run on.
-        loss_weights: of the four masks.
+        loss_weights: of the masks of the four stages.
         init_cfg: as in mmengine.
 
     Raises:
@@ -207,17 +214,17 @@ class RefineMaskHead(BaseModule):
         self.instance_convs = convs(2)
         self.semantic_convs = convs(4)
         self.stages = nn.ModuleList(
-            SemanticFusion(in_channels=in_channels, channels=widths[i], grid=GRID << i,
-                           stride=stride) for i in range(STAGES))
+            RefineMaskStage(in_channels=in_channels, channels=widths[i], grid=GRID << i,
+                            stride=stride) for i in range(STAGES))
         self.logits = nn.ModuleList(
             nn.Conv2d(width, num_classes if i < STAGES else 1, 1)
             for i, width in enumerate(widths))
 
     def forward(self, feats: Sequence[Tensor], roi_feats: Tensor, rois: Tensor, labels: Tensor
                 ) -> list[Tensor]:
-        """Logits of the masks of given classes.
+        """Logits of the masks of all stages, each RoI's for its class.
 
-        A stage reads the mask of the one before, so the classes must be known here.
+        A stage reads the mask of the stage before, so that the class must be known here.
 
         Args:
             feats: the pyramid, the finest map first, ``[B, C, H, W]``.
@@ -230,15 +237,15 @@ class RefineMaskHead(BaseModule):
         """
         semantic = self.semantic_convs(feats[0])
         x = self.instance_convs(roi_feats)
-        found = [self.of_class(self.logits[0](x), labels)]
+        stage_logits = [self.of_class(self.logits[0](x), labels)]
         for stage, logits in zip(self.stages, self.logits[1:], strict=True):
-            x = stage(x, found[-1], semantic, rois)
-            found.append(self.of_class(logits(x), labels))
-        return found
+            x = stage(x, stage_logits[-1], semantic, rois)
+            stage_logits.append(self.of_class(logits(x), labels))
+        return stage_logits
 
     @staticmethod
     def of_class(logits: Tensor, labels: Tensor) -> Tensor:
-        """The map of each RoI's class, ``[R, 1, g, g]``; the only one if there is one for all."""
+        """Pick the map of each RoI's class, ``[R, 1, g, g]``; if all share one, take that."""
         if logits.shape[1] == 1:
             return logits
         return logits[torch.arange(len(labels), device=labels.device), labels][:, None]
@@ -251,12 +258,12 @@ class RefineMaskHead(BaseModule):
             targets: masks in the boxes of the RoIs, bool or coverage, ``[R, 112, 112]``.
 
         Returns:
-            ``loss_mask_14``, ``_28``, ``_56``, ``_112``: means over cells, as mmdet weighs losses.
-            Without RoIs they are 0 and give every parameter a gradient, which DDP waits for.
+            ``loss_mask_14``, ``_28``, ``_56``, ``_112``, weighted means over cells. Without RoIs
+            they are 0, and give every parameter a gradient, which distributed training waits for.
         """
         losses = stage_losses(stage_logits, targets)
         if len(targets) == 0:
-            losses[0] = losses[0] + 0 * sum(p.sum() for p in self.parameters())
+            losses[0] = losses[0] + zero_loss(self.parameters())
         return {f'loss_mask_{logits.shape[-1]}': weight * loss for weight, logits, loss in zip(
             self.loss_weights, stage_logits, losses, strict=True)}
 

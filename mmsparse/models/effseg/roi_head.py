@@ -1,7 +1,8 @@
-"""mmdet's RoI heads with mask heads that know the object's query.
+"""mmdet's RoI heads with mask heads that read a query of each object beside its RoI feature.
 
-Any mask head of this folder fits any of the three. Source: EffSeg (2023), sec. 3 and 4. Letters:
-``R`` RoIs, ``B`` images.
+A query is a vector in which the detector describes one object. Any mask head of this folder fits
+any of the RoI heads. Source: EffSeg (2023), sec. 3 and 4. Letters: ``B`` images, ``R`` RoIs, ``C``
+channels of the pyramid, ``Q`` width of a query, ``h, w`` size of a mask.
 """
 from __future__ import annotations
 
@@ -25,7 +26,15 @@ TRAIN_BOXES = ('proposal', 'refined')
 
 
 def shared_features(bbox_head: nn.Module, roi_feats: Tensor) -> Tensor:
-    """What the layers that mmdet's box heads share between their branches give, ``[R, Q]``."""
+    """Output of the layers that a box head of mmdet has before it branches to classes and boxes.
+
+    Args:
+        bbox_head: a ``ConvFCBBoxHead`` of mmdet.
+        roi_feats: ``[R, C, 7, 7]``.
+
+    Returns:
+        ``[R, Q]``.
+    """
     x = roi_feats
     for conv in bbox_head.shared_convs:
         x = conv(x)
@@ -36,7 +45,7 @@ def shared_features(bbox_head: nn.Module, roi_feats: Tensor) -> Tensor:
 
 
 def check_shared(bbox_head: nn.Module) -> None:
-    """Raise unless :func:`shared_features` works.
+    """Refuse a box head that :func:`shared_features` does not work with.
 
     Raises:
         ValueError: the box head shares no fully connected layers.
@@ -48,19 +57,19 @@ def check_shared(bbox_head: nn.Module) -> None:
 
 
 class QueryMasks:
-    """The mask branch of an RoI head; its subclasses say where queries come from.
+    """The mask branch of an RoI head. Subclasses differ by where their queries come from.
 
     ``test_cfg`` takes, beside mmdet's ``mask_thr_binary``:
 
-    - ``mask_scoring`` (default True): ``mask_scores`` of an instance are its class score times the
-      mean probability of its mask (eq. 3). ``CocoMetric`` ranks masks by them and boxes by
+    - ``mask_scoring`` (default True): give each instance ``mask_scores``, its class score times the
+      mean probability within its mask (eq. 3). ``CocoMetric`` ranks masks by them, and boxes by
       ``scores``.
-    - ``encode_masks`` (default False): give masks as COCO's run-length codes, one at a time, for
-      hundreds of instances on large images.
+    - ``encode_masks`` (default False): give ``masks`` as COCO's run-length codes instead of one
+      tensor ``[R, H, W]``, which for hundreds of instances on large images takes gigabytes.
     """
 
     def init_mask_head(self, mask_roi_extractor: dict, mask_head: dict) -> None:
-        """Build them."""
+        """Build the mask head and its extractor."""
         if mask_roi_extractor is None:
             raise ValueError('roi_head.mask_roi_extractor is needed for masks, got None')
         self.mask_roi_extractor = MODELS.build(mask_roi_extractor)
@@ -68,43 +77,68 @@ class QueryMasks:
         self.mask_head = MODELS.build(mask_head)
 
     def roi_feats(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """What the mask head reads of RoIs ``[R, 5]``, ``[R, C, 14, 14]``, float32 at least."""
-        # half precision cannot tell the pixels of a large image apart, and the CPU aligns in full
+        """Features of RoIs ``[R, 5]`` for the mask head, ``[R, C, 14, 14]``, float32 at least."""
+        # Half precision cannot tell the pixels of a large image apart (between 2048 and 4096 it has
+        # every other integer alone), and the CPU's RoIAlign takes float32 alone.
         x = [at_least_float32(f) for f in x[:self.mask_roi_extractor.num_inputs]]
         return self.mask_roi_extractor(x, rois)
 
-    def _loss_of(self, x: Sequence[Tensor], boxes: list[Tensor], queries: Tensor | None,
-                 sampling_results: list, gt_instances: InstanceList) -> dict[str, Tensor]:
-        """Losses of the positive boxes of every image; without queries those of the boxes."""
+    def _mask_losses(self, x: Sequence[Tensor], boxes: list[Tensor], queries: Tensor | None,
+                     sampling_results: list, gt_instances: InstanceList) -> dict[str, Tensor]:
+        """Losses of the mask head.
+
+        Args:
+            x: the pyramid.
+            boxes: for each image those that masks are trained on, ``[n, 4]``.
+            queries: of the boxes, ``[R, Q]``; ``None`` to compute them by ``self.queries``.
+            sampling_results: for each image which objects its boxes belong to, and their classes.
+            gt_instances: for each image ``masks``.
+        """
         rois = safe_rois(bbox2roi(boxes))
-        truth = RoIMasks(
+        gt_masks = RoIMasks(
             [gt.masks.to_tensor(torch.float32, rois.device) for gt in gt_instances], rois,
             torch.cat([result.pos_assigned_gt_inds for result in sampling_results]),
             torch.cat([result.pos_gt_labels for result in sampling_results]))
         if queries is None:
             queries = self.queries(x, rois)
-        return self.mask_head.loss(x, self.roi_feats(x, rois), queries, truth)
+        return self.mask_head.loss(x, self.roi_feats(x, rois), queries, gt_masks)
 
     def _of_last_stage(self, losses: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """As a cascade gives them, which weighs a stage's losses: ours are not to be weighed."""
+        """Wrap mask losses as a cascade's ``mask_loss`` does, so that they keep their weights.
+
+        mmdet's cascades multiply the losses of a stage by the stage's weight. There is one mask
+        head, with weights of its own: dividing by the last stage's weight cancels mmdet's.
+        """
         return dict(loss_mask={
             name: loss / self.stage_loss_weights[-1] for name, loss in losses.items()})
 
     def mask_logits(self, x: Sequence[Tensor], rois: Tensor, labels: Tensor,
-                    queries: Tensor | None = None, same: Tensor | None = None) -> Tensor:
-        """Logits ``[R, 1, h, w]`` of RoIs ``[R, 5]``.
+                    queries: Tensor | None = None, mask_ids: Tensor | None = None) -> Tensor:
+        """Mask logits of RoIs.
 
-        Masks of no class are computed once for RoIs of the same number in ``same``, int64 ``[R]``
-        and rising from image to image; without it for equal boxes.
+        One box may be detected as several classes. If masks do not depend on the class, each
+        distinct mask is computed once and its logits are repeated.
+
+        Args:
+            x: the pyramid.
+            rois: ``[R, 5]``, image by image.
+            labels: int64 ``[R]``, classes.
+            queries: ``[R, Q]``; ``None`` to compute them by ``self.queries``.
+            mask_ids: int64 ``[R]``, equal for RoIs that have the same mask, and larger in later
+                images. ``None``: RoIs with equal coordinates have the same mask.
+
+        Returns:
+            ``[R, 1, h, w]``.
         """
         rois, inverse = safe_rois(rois), None
         if self.mask_head.class_agnostic:
-            distinct, inverse = (rois if same is None else same).unique(dim=0, return_inverse=True)
-            # any of the same
-            first = inverse.new_empty(len(distinct)).scatter_(
+            distinct, inverse = (rois if mask_ids is None else mask_ids).unique(
+                dim=0, return_inverse=True)
+            # one RoI of each distinct mask, whichever
+            chosen = inverse.new_empty(len(distinct)).scatter_(
                 0, inverse, torch.arange(len(rois), device=rois.device))
-            rois = rois[first]
-            queries = None if queries is None else queries[first]
+            rois = rois[chosen]
+            queries = None if queries is None else queries[chosen]
         if queries is None:
             queries = self.queries(x, rois)
         logits = self.mask_head(x, self.roi_feats(x, rois), rois, queries, labels)
@@ -112,13 +146,22 @@ class QueryMasks:
 
     def predict_mask(self, x: Sequence[Tensor], batch_img_metas: list[dict],
                      results_list: InstanceList, rescale: bool = False) -> InstanceList:
-        """Add masks to detections."""
+        """Add ``masks`` and ``mask_scores`` to detections."""
         return self._predict(x, batch_img_metas, results_list, rescale)
 
     def _predict(self, x: Sequence[Tensor], metas: list[dict], results: InstanceList,
                  rescale: bool, queries: list[Tensor] | None = None,
-                 same: Tensor | None = None) -> InstanceList:
-        """Add ``masks`` and ``mask_scores`` to the results, rescale their boxes."""
+                 mask_ids: Tensor | None = None) -> InstanceList:
+        """Add ``masks`` and ``mask_scores`` to the results.
+
+        Args:
+            x: the pyramid.
+            metas: for each image ``ori_shape`` and ``scale_factor``.
+            results: for each image ``bboxes``, ``scores`` and ``labels``.
+            rescale: scale boxes and masks to the original image.
+            queries: for each image those of its results.
+            mask_ids: of :meth:`mask_logits`.
+        """
         cfg, counts = self.test_cfg, [len(r) for r in results]
         encode = cfg.get('encode_masks', False)
         if not sum(counts):
@@ -131,8 +174,8 @@ class QueryMasks:
             return results
         logits = self.mask_logits(
             x, bbox2roi([r.bboxes for r in results]), torch.cat([r.labels for r in results]),
-            torch.cat(queries) if queries else None, same)
-        for result, meta, own in zip(results, metas, logits.split(counts), strict=True):
+            torch.cat(queries) if queries else None, mask_ids)
+        for result, meta, image_logits in zip(results, metas, logits.split(counts), strict=True):
             factor = result.bboxes.new_tensor(meta['scale_factor']).repeat(2)
             size = tuple(meta['ori_shape'][:2])
             if rescale:
@@ -140,23 +183,24 @@ class QueryMasks:
             else:
                 size = tuple(round(n * f) for n, f in zip(
                     size, reversed(meta['scale_factor']), strict=True))
-            result.masks, certainty = paste_masks(
-                own.sigmoid(), result.bboxes, size, threshold=cfg.mask_thr_binary, encode=encode)
+            result.masks, confidence = paste_masks(
+                image_logits.sigmoid(), result.bboxes, size, threshold=cfg.mask_thr_binary,
+                encode=encode)
             if cfg.get('mask_scoring', True):
-                result.mask_scores = result.scores * certainty.to(result.scores)
+                result.mask_scores = result.scores * confidence.to(result.scores)
         return results
 
 
 @MODELS.register_module()
 class EffSegRoIHead(QueryMasks, StandardRoIHead):
-    """Mask R-CNN's RoI head; the query is the box head's shared feature of a box.
+    """Mask R-CNN's RoI head. The query of a box is the feature that the box head branches from.
 
-    It is computed anew for the boxes of the mask branch, so that training and test, on final boxes,
-    do the same.
+    The mask branch computes queries of its own, for the boxes whose masks it predicts: at test
+    these are the final boxes, which the box head has not read features of. Training does the same.
 
     Args:
-        train_boxes: boxes that masks are trained on: ``'proposal'``, the positive proposals, as
-            Mask R-CNN does, or ``'refined'``, those after the box head.
+        train_boxes: boxes that masks are trained on: ``'proposal'``, the positive proposals, as in
+            Mask R-CNN, or ``'refined'``, the same after the box head's regression.
         **kwargs: of ``StandardRoIHead``; ``mask_head`` is one of :mod:`mmsparse.models.effseg`.
 
     Raises:
@@ -172,7 +216,7 @@ class EffSegRoIHead(QueryMasks, StandardRoIHead):
         self.train_boxes = train_boxes
 
     def queries(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """``[R, Q]`` of RoIs ``[R, 5]``."""
+        """Compute the queries ``[R, Q]`` of RoIs ``[R, 5]``."""
         extractor = self.bbox_roi_extractor
         return shared_features(self.bbox_head, extractor(x[:extractor.num_inputs], rois))
 
@@ -182,14 +226,16 @@ class EffSegRoIHead(QueryMasks, StandardRoIHead):
         boxes = [result.pos_priors for result in sampling_results]
         if self.train_boxes == 'refined':
             boxes = self._refined(x, boxes, sampling_results)
-        return dict(loss_mask=self._loss_of(x, boxes, None, sampling_results, batch_gt_instances))
+        return dict(loss_mask=self._mask_losses(
+            x, boxes, None, sampling_results, batch_gt_instances))
 
     @torch.no_grad()
     def _refined(self, x: Sequence[Tensor], boxes: list[Tensor], sampling_results: list
                  ) -> list[Tensor]:
+        """Boxes of each image after the box head's regression, without gradients."""
         head, rois = self.bbox_head, safe_rois(bbox2roi(boxes))
         deltas = head.fc_reg(self.queries(x, rois)).split([len(b) for b in boxes])
-        meta = dict(img_shape=None)  # boxes are not clipped
+        meta = dict(img_shape=None)  # mmdet's coder clips to this; masks are trained unclipped
         return [head.regress_by_class(b, r.pos_gt_labels, d, meta) if len(b) else b
                 for b, r, d in zip(boxes, sampling_results, deltas, strict=True)]
 
@@ -206,7 +252,7 @@ class EffSegRoIHead(QueryMasks, StandardRoIHead):
 class EffSegCascadeRoIHead(QueryMasks, CascadeRoIHead):
     """Cascade R-CNN's RoI head with masks in the last stage alone.
 
-    The query is the last box head's shared feature.
+    The query of a box is the feature that the last box head branches from.
 
     Args:
         **kwargs: of ``CascadeRoIHead``; ``mask_head`` is one of :mod:`mmsparse.models.effseg`.
@@ -220,7 +266,7 @@ class EffSegCascadeRoIHead(QueryMasks, CascadeRoIHead):
         check_shared(self.bbox_head[-1])
 
     def queries(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """``[R, Q]`` of RoIs ``[R, 5]``."""
+        """Compute the queries ``[R, Q]`` of RoIs ``[R, 5]``."""
         extractor = self.bbox_roi_extractor[-1]
         return shared_features(self.bbox_head[-1], extractor(x[:extractor.num_inputs], rois))
 
@@ -231,7 +277,7 @@ class EffSegCascadeRoIHead(QueryMasks, CascadeRoIHead):
             return dict(loss_mask={})
         boxes = [result.pos_priors for result in sampling_results]
         return self._of_last_stage(
-            self._loss_of(x, boxes, None, sampling_results, batch_gt_instances))
+            self._mask_losses(x, boxes, None, sampling_results, batch_gt_instances))
 
     def forward(self, x: Sequence[Tensor], rpn_results_list: InstanceList,
                 batch_data_samples: list) -> tuple:
@@ -248,8 +294,8 @@ class EffSegCascadeRoIHead(QueryMasks, CascadeRoIHead):
 class EffSegSparseRoIHead(QueryMasks, SparseRoIHead):
     """RoI head of Sparse R-CNN and QueryInst with masks in the last stage alone.
 
-    The query is the object feature after attention. Masks are computed for the kept queries, once
-    for each.
+    The query is the object feature after the last stage's attention. Masks are computed for those
+    queries alone that are detections in the end.
 
     Args:
         **kwargs: of ``SparseRoIHead``; ``mask_head`` is one of :mod:`mmsparse.models.effseg`.
@@ -260,20 +306,20 @@ class EffSegSparseRoIHead(QueryMasks, SparseRoIHead):
         """Losses of the last stage's matched queries, under ``'loss_mask'``."""
         if stage + 1 < self.num_stages:
             return dict(loss_mask={})
-        found = bbox_results['sampling_results']
+        sampling_results = bbox_results['sampling_results']
         queries = torch.cat([feats[result.pos_inds] for feats, result in zip(
-            bbox_results['attn_feats'], found, strict=True)])
-        boxes = [result.pos_priors for result in found]
+            bbox_results['attn_feats'], sampling_results, strict=True)])
+        boxes = [result.pos_priors for result in sampling_results]
         return self._of_last_stage(
-            self._loss_of(x, boxes, queries, found, batch_gt_instances))
+            self._mask_losses(x, boxes, queries, sampling_results, batch_gt_instances))
 
     def predict_mask(self, x: Sequence[Tensor], batch_img_metas: list[dict],
                      results_list: InstanceList, rescale: bool = False) -> InstanceList:
-        """Add masks to detections."""
+        """Add ``masks`` and ``mask_scores`` to detections."""
         queries, classes = [], self.bbox_head[-1].num_classes
         for result in results_list if self.with_mask else ():
             result.pop('proposals', None)
-            kept = result.pop('topk_inds', None)
+            kept = result.pop('topk_inds', None)  # query times classes plus class
             feats = result.pop('attn_feats', None)
             queries.append(x[0].new_empty(0, 0) if kept is None else feats[kept // classes])
         return self._predict(x, batch_img_metas, results_list, rescale, queries)
@@ -285,8 +331,8 @@ class EffSegSparseRoIHead(QueryMasks, SparseRoIHead):
         feats = torch.cat([result.pop('features')[None] for result in rpn_results_list])
         boxes = [result.bboxes for result in rpn_results_list]
         for stage in range(self.num_stages):
-            found = self._bbox_forward(stage, x, bbox2roi(boxes), feats, metas)
-            feats, boxes = found['object_feats'], found['detached_proposals']
-        labels = found['cls_score'].flatten(0, 1).argmax(1)
-        return found['cls_score'], boxes, self.mask_logits(
-            x, bbox2roi(boxes), labels, found['attn_feats'].flatten(0, 1))
+            outputs = self._bbox_forward(stage, x, bbox2roi(boxes), feats, metas)
+            feats, boxes = outputs['object_feats'], outputs['detached_proposals']
+        labels = outputs['cls_score'].flatten(0, 1).argmax(1)
+        return outputs['cls_score'], boxes, self.mask_logits(
+            x, bbox2roi(boxes), labels, outputs['attn_feats'].flatten(0, 1))

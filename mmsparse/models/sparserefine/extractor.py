@@ -12,6 +12,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmsparse.losses import zero_loss
 from mmsparse.registry import MODELS
 from mmsparse.sparse import (
     ActiveBatchNorm,
@@ -95,7 +96,7 @@ class UNetLevel(nn.Module):
         """
         idle = [p for module in (self.down_norm, self.down, self.below, self.up_norm, self.up)
                 for p in module.parameters()]
-        return skip.replace_rows(skip.rows() * 0 + sum(p.sum() * 0 for p in idle))
+        return skip.replace_rows(skip.rows() * 0 + zero_loss(idle))
 
 
 @MODELS.register_module()

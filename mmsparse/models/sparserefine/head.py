@@ -6,6 +6,7 @@ from mmengine.dist import all_reduce
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmsparse.losses import zero_loss
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
 
@@ -96,7 +97,7 @@ class SparseRefineHead(BaseModule):
             reduction = dict(avg_factor=labeled, ignore_index=self.ignore_index)
         else:
             # Zero through every parameter: DDP waits for the gradients of all of them.
-            outputs, zero = (None, None), sum(p.sum() for p in self.parameters()) * 0
+            outputs, zero = (None, None), zero_loss(self.parameters())
         return {
             f'loss_{name}_{loss.loss_name.removeprefix("loss_")}':
                 zero if logits is None else loss(logits, labels, **reduction)

@@ -1,7 +1,8 @@
-"""The published methods and a light base, one folder each; importing registers all components."""
-from .crm import *  # noqa: F401,F403
-from .effseg import *  # noqa: F401,F403
-from .sparserefine import *  # noqa: F401,F403
-from .specialize_fuse import *  # noqa: F401,F403
-from .swiftnet import *  # noqa: F401,F403
-from .wnet import *  # noqa: F401,F403
+"""The published methods and a light base, one folder each, imported when a name of it is used."""
+from mmsparse.lazy import attach
+
+from . import crm, effseg, sparserefine, specialize_fuse, swiftnet, wnet
+
+__getattr__, __dir__, __all__ = attach(__name__, {
+    room.__name__.rpartition('.')[2]: room.__all__
+    for room in (crm, effseg, sparserefine, specialize_fuse, swiftnet, wnet)})

@@ -159,6 +159,16 @@ def test_mmseg_switches(run, weights):
     assert cfg.default_hooks.visualization.draw
 
 
+def test_augmentation_is_right_or_refused(run, weights):
+    settings = dict(test_dataloader=dict(dataset=dict(pipeline=[1])), tta_pipeline=[2],
+                    tta_model=dict(type='SegTTAModel'), test_evaluator=dict(type='IoUMetric'))
+    cfg = run('test', weights, '--tta', **settings)
+    assert cfg.model == dict(type='mmsparse.SegTTAModel', module=dict(type='A'))
+    refined = 'model.type=mmsparse.RefinedSegmentor'
+    with pytest.raises(SystemExit, match='--tta: a RefinedSegmentor predicts classes without'):
+        run('test', weights, '--tta', '--cfg-options', refined, **settings)
+
+
 def test_mmdet_switches(run, weights):
     settings = dict(test_evaluator=dict(type='CocoMetric'),
                     default_hooks=dict(visualization=dict(type='H')))

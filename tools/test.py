@@ -64,6 +64,11 @@ def augment(cfg: Config) -> None:
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         stop(f'--tta needs {" and ".join(missing)} in the config')
+    if cfg.model.type == 'mmsparse.RefinedSegmentor':
+        stop('--tta: a RefinedSegmentor predicts classes without scores, which have no average; '
+             'test it without')
+    if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):
+        cfg.tta_model.type = 'mmsparse.SegTTAModel'  # right for heads of one channel, too
     from mmsparse.engine.plain_datasets import plain_datasets
 
     for dataset in plain_datasets(cfg.test_dataloader.dataset):

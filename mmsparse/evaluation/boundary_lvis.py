@@ -1,8 +1,9 @@
 """AP and boundary AP on LVIS, and on COCO's classes with the finer masks of LVIS.
 
-LVIS annotates each category in some images only. Of every image it says which categories were
-looked for and not found, and of which not all objects are annotated; what it says nothing of is
-not scored.
+LVIS annotates each category in some of the images only. For every image it lists the categories
+that were looked for and not found (``neg_category_ids``), and those of which not all objects are
+annotated (``not_exhaustive_category_ids``). A category that has no objects in an image and is not
+listed as negative is not scored there.
 
 Source: Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, sec.
 2 and 3.4; PointRend (CVPR 2020) reports AP of COCO models on LVIS as AP*.
@@ -22,7 +23,7 @@ from mmsparse.registry import METRICS
 
 from .boundary_coco import BoundaryCOCOeval, BoundaryCOCOevalMP, BoundaryCocoMetric
 
-UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # ids that COCO gave to no class in the end
+UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # ids below 91 that no class of COCO has
 COCO_IDS = dict(zip(CocoDataset.METAINFO['classes'],
                     (i for i in range(1, 91) if i not in UNUSED), strict=True))
 METRIC_NAMES = ('bbox', 'segm', 'boundary')
@@ -30,18 +31,22 @@ FEDERATED = ('neg_category_ids', 'not_exhaustive_category_ids')
 
 
 def category_ids(categories: Sequence[dict], classes: Sequence[str]) -> list[int]:
-    """Category ids in an annotation file of a model's classes.
+    """The category ids that an annotation file uses for a model's classes.
 
-    By name if every class is in the file under its name. Else by COCO's ids, if the classes are
-    COCO's and so are the ids of the file, as in ``lvis_v0.5_val_cocofied.json``: it keeps the names
-    of LVIS (``television_set`` for ``tv``), and leaves out classes without any object.
+    They are found by name if the file has every class under its name. Otherwise they are COCO's
+    ids, if the classes are COCO's and the ids of the file are too. ``lvis_v0.5_val_cocofied.json``
+    is such a file: it keeps the names of LVIS (``television_set`` for ``tv``) and leaves out
+    classes that have no objects.
 
     Args:
-        categories: of the file, each with ``id`` and ``name``.
-        classes: names, in the order of the labels.
+        categories: categories of the file, each with ``id`` and ``name``.
+        classes: names of the model's classes, in the order of its labels.
+
+    Returns:
+        One id per class, in the same order.
 
     Raises:
-        ValueError: a class is missing.
+        ValueError: a class is missing in the file.
     """
     names = {category['name']: category['id'] for category in categories}
     missing = [name for name in classes if name not in names]
@@ -57,15 +62,15 @@ def category_ids(categories: Sequence[dict], classes: Sequence[str]) -> list[int
 
 
 class Federated:
-    """Of COCO's evaluator that of LVIS: where nobody looked for a category, it is not scored.
+    """Mixin for COCO's evaluators: the rules of LVIS.
 
-    - Of an image the 300 detections with the highest scores count, of all categories together.
-    - Empty ones do not count.
-    - Those of a category count only where it has objects or is known to have none
-      (``neg_category_ids``).
-    - One without a match is no error where not all objects of its category are annotated
-      (``not_exhaustive_category_ids``).
-    - There are no crowd regions.
+    - In each image only the 300 detections with the highest scores count, over all categories.
+    - Detections without any area do not count.
+    - A detection counts only if its category has objects in the image or is listed in
+      ``neg_category_ids``.
+    - A detection without a match is ignored, and not an error, if its category is listed in
+      ``not_exhaustive_category_ids``.
+    - No object is a crowd region.
     """
 
     max_per_image = 300
@@ -88,25 +93,28 @@ class Federated:
                     self._dts[image, category].append(detection)
 
     def evaluateImg(self, imgId: int, catId: int, *args: Any) -> dict | None:  # noqa: N802, N803
-        """Match one image and category."""
-        found = super().evaluateImg(imgId, catId, *args)
-        if found and catId in self.cocoGt.imgs[imgId]['not_exhaustive_category_ids']:
-            found['dtIgnore'] = found['dtIgnore'] | (found['dtMatches'] == 0)
-        return found
+        """Match detections and objects of one image and category; ``None`` if it has neither."""
+        matches = super().evaluateImg(imgId, catId, *args)
+        if matches and catId in self.cocoGt.imgs[imgId]['not_exhaustive_category_ids']:
+            matches['dtIgnore'] = matches['dtIgnore'] | (matches['dtMatches'] == 0)
+        return matches
 
     def summarize(self) -> None:
-        """Figures as COCO's, of all detections: COCO's first one is of 100 per category."""
+        """COCO's figures, the first of them of all detections.
+
+        COCO's evaluator takes only 100 detections per image and category for its first figure.
+        """
         super().summarize()
         precision = self.eval['precision'][:, :, :, 0, -1]
         self.stats[0] = np.mean(precision[precision > -1]) if (precision > -1).any() else -1
 
 
 class FederatedCOCOeval(Federated, COCOeval):
-    """``pycocotools``' evaluator with the rules of LVIS."""
+    """``pycocotools``' evaluator, with the rules of LVIS."""
 
 
 class FederatedCOCOevalMP(Federated, COCOevalMP):
-    """mmdet's evaluator in several processes with the rules of LVIS."""
+    """mmdet's evaluator in several processes, with the rules of LVIS."""
 
 
 class FederatedBoundaryCOCOeval(Federated, BoundaryCOCOeval):
@@ -122,22 +130,21 @@ class BoundaryLVISMetric(BoundaryCocoMetric):
     """AP of masks and boundaries by the rules of LVIS; the package ``lvis`` is not needed.
 
     With ``lvis_v0.5_val_cocofied.json`` and a model of COCO's classes, ``lvis/segm_mAP`` is AP* and
-    ``lvis/boundary_mAP`` AP^B* as EffSeg (arXiv 2307.01545) and RefineMask (CVPR 2021) report
-    them. Classes of the model are found in the file by name, or by COCO's ids. The file is made by
-    detectron2's ``datasets/prepare_cocofied_lvis.py``; its images are those of COCO's val2017.
+    ``lvis/boundary_mAP`` is AP^B*, as EffSeg (arXiv 2307.01545) and RefineMask (CVPR 2021) report
+    them. detectron2's ``datasets/prepare_cocofied_lvis.py`` makes that file; its images are those
+    of COCO's val2017. How classes are found in it: :func:`category_ids`.
 
-    Figures have the names of ``CocoMetric``. They are not split into rare, common and frequent
-    categories, as those of mmdet's ``LVISMetric`` are.
+    Figures have the names of ``CocoMetric``. mmdet's ``LVISMetric`` also splits them into rare,
+    common and frequent categories; this metric does not.
 
     Args:
-        ann_file: annotations of LVIS.
+        ann_file: annotation file of LVIS.
         metric: one or several of ``'bbox'``, ``'segm'``, ``'boundary'``.
-        kwargs: as of :class:`BoundaryCocoMetric`.
+        kwargs: arguments of :class:`BoundaryCocoMetric`.
 
     Raises:
-        KeyError: there is no such metric.
-        ValueError: the file does not say where categories were looked for, or a class of the
-            model is missing in it.
+        KeyError: ``metric`` is empty or has an unknown name.
+        ValueError: the file lacks LVIS's lists of categories per image, or a class of the model.
     """
 
     default_prefix = 'lvis'
@@ -167,7 +174,7 @@ class BoundaryLVISMetric(BoundaryCocoMetric):
                   if i not in categories}
         if absent:
             names = ', '.join(category['name'] for category in absent.values())
-            print_log(f'Not scored, for the annotation file has no such category: {names}',
+            print_log(f'Not scored, because the annotation file has no such category: {names}',
                       'current')
-            self._coco_api.cats = categories | absent  # looked up for the names of classes
+            self._coco_api.cats = categories | absent  # CocoMetric takes the names from here
         return super().compute_metrics(results)

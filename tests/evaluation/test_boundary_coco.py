@@ -70,8 +70,9 @@ def test_boundaries_of_codes_are_those_of_whole_images(mask, ratio):
 
 @pytest.mark.parametrize(('size', 'width'), [
     ((480, 640), 16), ((640, 480), 16), ((1, 1), 1), ((20, 20), 1), ((4000, 6000), 144),
-    ((100, 100), 3), ((1024, 2048), 46)])
+    ((100, 100), 3), ((1024, 2048), 46), ((225, 300), 8), ((375, 500), 12)])
 def test_widths(size, width):
+    """The last two are 7.5 and 12.5 wide: halves go to the even side, as in the authors' code."""
     assert boundary_width(size) == width
     assert boundary_width((1024, 2048), 0.005) == 11
 

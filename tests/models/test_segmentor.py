@@ -387,6 +387,28 @@ def test_a_24_megapixel_image_stays_within_its_memory_bound(root):
     assert found['peak_mib'] < found['low_mib'] + 512
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('features', [('rgb',), ('p',), ('p', 'rgb')])
+def test_features_of_a_pixel(features):
+    channels = 5 * ('p' in features) + 3 * ('rgb' in features)
+    model = build_refine(features=features, decode_head=dict(
+        type='mmsparse.SparseRefineHead', extractor=dict(
+            type='mmsparse.SparseUNet', in_channels=channels, channels=(8, 12))))
+    data = batch(model)
+    low = model.low_resolution(data['inputs'])
+    mask = model.selector(data['inputs'], low, None).mask
+    pixels, logits = model.gather(data['inputs'], mask, low)
+    known = dict(rgb=data['inputs'].permute(0, 2, 3, 1)[mask], p=logits.softmax(1))
+    torch.testing.assert_close(pixels.features, torch.cat([known[n] for n in features], 1))
+    assert model.predict(**data)[0].pred_sem_seg.data.shape[1:] == data['inputs'].shape[2:]
+
+
+@pytest.mark.parametrize('features', [(), ('rgb', 'rgb'), ('xy',)])
+def test_unknown_features_are_refused(features):
+    with pytest.raises(ValueError, match=r"features must be some of \('rgb', 'p'\), got"):
+        build_refine(features=features)
+
+
 def test_keys_of_before_are_accepted_with_a_warning():
     """``lr_`` read as learning rate."""
     with pytest.warns(DeprecationWarning, match='low_res_size'):

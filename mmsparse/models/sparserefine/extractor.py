@@ -150,8 +150,11 @@ class SparseUNet(BaseModule):
         self.levels = UNetLevel(channels, 0, down_padding)
         self.norm = ActiveBatchNorm(channels[0])
 
+    # spconv runs on its own memory, through functions that dynamo cannot see into: tried layer by
+    # layer it makes a hundred graphs, and others for every other number of pixels.
+    @torch.compiler.disable
     def forward(self, sparse_map: SparseMap) -> Tensor:
-        """Features of the active pixels.
+        """Features of the active pixels; one graph break under ``torch.compile``.
 
         On the CPU in the dtype of autocast, where that is on; else in that of the weights: spconv's
         eval path ignores autocast and then meets unequal dtypes, and it knows no bfloat16.

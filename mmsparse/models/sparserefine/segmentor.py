@@ -5,11 +5,13 @@ size, ``h, w`` low-resolution size, ``N`` selected pixels of the batch.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
+from mmengine.optim import OptimWrapper
 from mmengine.utils import deprecated_api_warning
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
@@ -37,6 +39,15 @@ from .weights import refuse_foreign_weights
 from .windows import check_windows, is_size, refine_windows
 
 JOINT_AUG = ('pre_lr', 'post_lr')
+FEATURES = ('rgb', 'p')
+
+
+# On the CPU a backward pass runs in the thread that asks for it, and spconv's is Python: in a
+# compiled training step dynamo would trace it for every layer and number of pixels.
+@torch.compiler.disable
+def update_eagerly(optim_wrapper: OptimWrapper, loss: Tensor) -> None:
+    """Backward pass and optimizer's step as they are; what was compiled before stays compiled."""
+    optim_wrapper.update_params(loss)
 
 
 @MODELS.register_module()
@@ -79,6 +90,10 @@ class SparseRefineSegmentor(BaseSegmentor):
             which contains them.
         low_res_scale: low-resolution size as a share of the input's, in ``(0, 1]``.
         low_res_size: fixed low-resolution size ``(h, w)`` instead of ``low_res_scale``.
+        features: what is known of a selected pixel, in this order: ``'rgb'``, its normalized color;
+            ``'p'``, its low-resolution class probabilities. The paper reads color alone; where
+            color does not tell classes apart (arteries and veins), the probabilities do. The
+            extractor's ``in_channels`` have to fit.
         upsample: how low-resolution logits reach full resolution. ``'nearest'`` (default, as in the
             paper's released code) costs less, because entropy and class are computed at low
             resolution; ``'bilinear'`` scores the same within noise: docs/sparserefine.md.
@@ -125,6 +140,7 @@ class SparseRefineSegmentor(BaseSegmentor):
                  segmentor_checkpoint: str | None = None,
                  low_res_scale: float = 0.5,
                  low_res_size: tuple[int, int] | None = None,
+                 features: Sequence[str] = ('rgb',),
                  upsample: str = 'nearest',
                  probabilities: bool | None = None,
                  joint_aug: str = 'pre_lr',
@@ -142,6 +158,8 @@ class SparseRefineSegmentor(BaseSegmentor):
             raise ValueError(f'low_res_scale must be in (0, 1], got {low_res_scale!r}')
         if low_res_size is not None and not is_size(low_res_size):
             raise ValueError(f'low_res_size must be (h, w) in pixels, got {low_res_size!r}')
+        if not features or len(set(features)) < len(features) or not set(features) <= set(FEATURES):
+            raise ValueError(f'features must be some of {FEATURES}, got {features!r}')
         if upsample not in MODES:
             raise ValueError(f'upsample must be one of {MODES}, got {upsample!r}')
         if joint_aug not in JOINT_AUG:
@@ -151,6 +169,7 @@ class SparseRefineSegmentor(BaseSegmentor):
                              'the segmentor in segmentor_checkpoint')
         self.low_res_scale = low_res_scale
         self.low_res_size = low_res_size
+        self.features = tuple(features)
         self.upsample = upsample
         self.joint_aug = joint_aug
         self.segmentor_checkpoint = segmentor_checkpoint
@@ -307,9 +326,14 @@ class SparseRefineSegmentor(BaseSegmentor):
 
     def gather(self, inputs: Tensor, mask: Tensor, low: UpsampledLogits
                ) -> tuple[SparseMap, Tensor]:
-        """The selected pixels with their color, and their low-resolution logits ``[N, K]``."""
+        """The selected pixels with their ``features``, and low-resolution logits ``[N, K]``."""
         pixels = SparseMap.from_mask(inputs, mask)
-        return pixels, low.at(pixels.topology.indices)
+        low_logits = low.at(pixels.topology.indices)
+        known = dict(rgb=pixels.features)
+        if 'p' in self.features:
+            known['p'] = low_logits.float().softmax(1).to(pixels.features.dtype)
+        return (pixels.replace_features(torch.cat([known[name] for name in self.features], 1)),
+                low_logits)
 
     def refine(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
         """Refined logits of the selected pixels, ``[N, K]``."""
@@ -318,6 +342,15 @@ class SparseRefineSegmentor(BaseSegmentor):
                 self.decode_head.predict, pixels, low_logits,
                 crop_size=self.test_cfg['crop_size'], stride=self.test_cfg['stride'])
         return self.decode_head.predict(pixels, low_logits)
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """mmengine's, with the backward pass out of reach of ``compile=True``."""
+        with optim_wrapper.optim_context(self):
+            data = self.data_preprocessor(data, True)
+            losses = self._run_forward(data, mode='loss')
+        loss, log = self.parse_losses(losses)
+        update_eagerly(optim_wrapper, loss)
+        return log
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Losses of selector and head.

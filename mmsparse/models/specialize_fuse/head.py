@@ -364,7 +364,7 @@ class SpecializeFuseHead(BaseDecodeHead):
     def predict(self, inputs: Sequence[Tensor], batch_img_metas: list[dict], test_cfg: dict
                 ) -> Tensor:
         """Scores ``[B, K, H, W]`` of the size that mmseg asks for."""
-        if self.sparse_eval and not self.training:
+        if self.sparse_eval and not (self.training or torch.compiler.is_exporting()):
             return self._to_pixels(self.fuse_active(inputs), batch_img_metas)
         return self.predict_by_feat(self.forward(inputs), batch_img_metas)
 

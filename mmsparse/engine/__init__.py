@@ -1,12 +1,11 @@
 """Hooks, an optimizer wrapper, and the comparison of models."""
-from .active_cells_hook import ActiveCellsHook
-from .autocast import BFloat16OptimWrapper
-from .channels_last_hook import ChannelsLastHook
-from .comparison import Score, compare
-from .progress import RichProgressHook, progress_display
-from .refinement_hook import RefinementVisualizationHook
+from mmsparse.lazy import attach
 
-__all__ = [
-    'ActiveCellsHook', 'BFloat16OptimWrapper', 'ChannelsLastHook', 'RefinementVisualizationHook',
-    'RichProgressHook', 'Score', 'compare', 'progress_display'
-]
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'active_cells_hook': ('ActiveCellsHook',),
+    'autocast': ('BFloat16OptimWrapper',),
+    'channels_last_hook': ('ChannelsLastHook',),
+    'comparison': ('Score', 'compare'),
+    'progress': ('RichProgressHook', 'progress_display'),
+    'refinement_hook': ('RefinementVisualizationHook',),
+})

@@ -1,14 +1,12 @@
 """Metrics of what a refinement gains; they run in one pass with those of mmseg and mmdet."""
-from .boundary_accuracy import BoundaryAccuracyMetric, boundary_accuracy, boundary_radii
-from .boundary_coco import BoundaryCocoMetric, boundary_width, mask_boundary
-from .boundary_lvis import BoundaryLVISMetric
-from .low_res import LowResIoUMetric
-from .selector import SelectorMetric, selection_counts
-from .size import IoUBySizeMetric
-from .thin import ThinStructureMetric
+from mmsparse.lazy import attach
 
-__all__ = [
-    'BoundaryAccuracyMetric', 'BoundaryCocoMetric', 'BoundaryLVISMetric', 'IoUBySizeMetric',
-    'LowResIoUMetric', 'SelectorMetric', 'ThinStructureMetric', 'boundary_accuracy',
-    'boundary_radii', 'boundary_width', 'mask_boundary', 'selection_counts'
-]
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'boundary_mba': ('BoundaryAccuracyMetric', 'boundary_accuracy', 'boundary_radii'),
+    'boundary_coco': ('BoundaryCocoMetric', 'boundary_width', 'mask_boundary'),
+    'boundary_lvis': ('BoundaryLVISMetric',),
+    'low_res': ('LowResIoUMetric',),
+    'selector': ('SelectorMetric', 'selection_counts'),
+    'size': ('IoUBySizeMetric',),
+    'thin': ('ThinStructureMetric',),
+})

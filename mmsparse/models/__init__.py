@@ -1,8 +1,11 @@
-"""The published methods, a light base, and test-time augmentation; importing registers all."""
-from .crm import *  # noqa: F401,F403
-from .effseg import *  # noqa: F401,F403
-from .sparserefine import *  # noqa: F401,F403
-from .specialize_fuse import *  # noqa: F401,F403
-from .swiftnet import *  # noqa: F401,F403
-from .tta import SegTTAModel  # noqa: F401
-from .wnet import *  # noqa: F401,F403
+"""The published methods, a light base and test-time augmentation, each imported when used."""
+from mmsparse.lazy import attach
+
+from . import crm, effseg, sparserefine, specialize_fuse, swiftnet, wnet
+
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'tta': ('SegTTAModel',),
+} | {
+    room.__name__.rpartition('.')[2]: room.__all__
+    for room in (crm, effseg, sparserefine, specialize_fuse, swiftnet, wnet)
+})

@@ -1,17 +1,10 @@
 """Pictures that explain a refinement, or a pyramid of outputs."""
-from .panels import (
-    changes,
-    liveliest_window,
-    paint_classes,
-    paint_mask,
-    paint_score,
-    refinement_panels,
-    refinement_strip,
-)
-from .pyramid import LevelMaps, pyramid_panels
-from .visualizer import RefinementVisualizer
+from mmsparse.lazy import attach
 
-__all__ = [
-    'LevelMaps', 'RefinementVisualizer', 'changes', 'liveliest_window', 'paint_classes',
-    'paint_mask', 'paint_score', 'pyramid_panels', 'refinement_panels', 'refinement_strip'
-]
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'panels': (
+        'changes', 'liveliest_window', 'paint_classes', 'paint_mask', 'paint_score',
+        'refinement_panels', 'refinement_strip'),
+    'pyramid': ('LevelMaps', 'pyramid_panels'),
+    'visualizer': ('RefinementVisualizer',),
+})

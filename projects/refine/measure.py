@@ -20,7 +20,7 @@ from rich.table import Table
 from mmsparse.apis import init_model, read_image
 from mmsparse.engine import progress_display
 from mmsparse.engine.machine import machine, peak_memory
-from mmsparse.evaluation.boundary_accuracy import boundary_accuracy, boundary_band
+from mmsparse.evaluation.boundary_mba import boundary_accuracy, boundary_band
 from mmsparse.masks import read_mask
 from mmsparse.registry import MODELS
 

@@ -320,7 +320,7 @@ def test_unknown_argument_is_refused(data):
 def test_page_shows_the_trees():
     page = (ROOT / 'docs/datasets.md').read_text()
     shown = re.findall(r'^```text\n(.*?)\n```$', page, re.M | re.S)
-    classes = [each for each in vars(mmsparse.datasets).values()
+    classes = [each for each in map(mmsparse.datasets.__getattr__, mmsparse.datasets.__all__)
                if isinstance(each, type) and 'TREE' in vars(each)]
     assert {dataset_class(layout) for layout in LAYOUTS} < set(classes)
     assert sorted(shown) == sorted(dataset.TREE for dataset in classes)

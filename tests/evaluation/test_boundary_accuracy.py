@@ -12,7 +12,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmsparse.evaluation import boundary_accuracy, boundary_radii
-from mmsparse.evaluation.boundary_accuracy import boundary_bands, class_areas, foreground
+from mmsparse.evaluation.boundary_mba import boundary_bands, class_areas, foreground
 
 NAN = pytest.approx(math.nan, nan_ok=True)
 

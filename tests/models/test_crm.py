@@ -652,7 +652,7 @@ def test_a_few_hundred_steps_learn_to_refine():
         sum(losses.values()).backward()
         optimizer.step()
     model.eval()
-    from mmsparse.evaluation.boundary_accuracy import boundary_accuracy
+    from mmsparse.evaluation.boundary_mba import boundary_accuracy
     image, gt, coarse = shapes(12, 96, seed=10**6)
     refined = model.refine(image, coarse).mask > 0.5
 

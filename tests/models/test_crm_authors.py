@@ -13,7 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmsparse.datasets.transforms.mask_refine import mask_iou, perturb_mask, simplify_contours
-from mmsparse.evaluation.boundary_accuracy import (
+from mmsparse.evaluation.boundary_mba import (
     BoundaryAccuracyMetric,
     boundary_accuracy,
     class_areas,

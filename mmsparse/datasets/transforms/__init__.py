@@ -1,30 +1,11 @@
 """Transforms of the data pipelines."""
-from .low_res import KeepLowRes, LoadLowResLogits, PackRefineInputs
-from .mask_refine import (
-    ColorJitter,
-    KeepOriginal,
-    LoadMasks,
-    PackMaskInputs,
-    PerturbMaskBoundary,
-    RandomMaskCrop,
-    perturb_mask,
-)
-from .render import RenderScene
-from .swiftnet import LabelBoundaryWeight, PackWeightedSegInputs, RandomSquareCropAndScale
+from mmsparse.lazy import attach
 
-__all__ = [
-    'ColorJitter',
-    'KeepLowRes',
-    'KeepOriginal',
-    'LabelBoundaryWeight',
-    'LoadLowResLogits',
-    'LoadMasks',
-    'PackMaskInputs',
-    'PackRefineInputs',
-    'PackWeightedSegInputs',
-    'PerturbMaskBoundary',
-    'RandomMaskCrop',
-    'RandomSquareCropAndScale',
-    'RenderScene',
-    'perturb_mask',
-]
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'low_res': ('KeepLowRes', 'LoadLRLogits', 'LoadLowResLogits', 'PackRefineInputs'),
+    'mask_refine': (
+        'ColorJitter', 'KeepOriginal', 'LoadMasks', 'PackMaskInputs', 'PerturbMaskBoundary',
+        'RandomMaskCrop', 'perturb_mask'),
+    'render': ('RenderScene',),
+    'swiftnet': ('LabelBoundaryWeight', 'PackWeightedSegInputs', 'RandomSquareCropAndScale'),
+})

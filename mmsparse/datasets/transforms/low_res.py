@@ -80,7 +80,7 @@ class KeepLowRes(BaseTransform):
         return results
 
 
-@TRANSFORMS.register_module(name=['LoadLowResLogits', 'LoadLRLogits'])  # the name of before
+@TRANSFORMS.register_module(name=['LoadLowResLogits', 'LoadLRLogits'])
 class LoadLowResLogits(BaseTransform):
     """Load low-resolution scores from a file per image, in place of running the segmentor.
 
@@ -123,6 +123,9 @@ class LoadLowResLogits(BaseTransform):
         results['low_res_logits'] = logits_of(logits) if self.probabilities else logits
         track_low_res(results, scores.shape[1:], aligned=self.aligned)
         return results
+
+
+LoadLRLogits = LoadLowResLogits  # the name of before
 
 
 @TRANSFORMS.register_module()

@@ -1,19 +1,12 @@
 """CRM (CVPR 2022): continuous refinement of any mask at any resolution."""
-from .backbone import CRMMobileNetV2, CRMResNet
-from .head import ImplicitPointHead
-from .losses import SobelLoss
-from .neck import CRMFusionNeck
-from .refiner import CRMRefiner, Refinement
-from .wrappers import RefinedDetector, RefinedSegmentor
+from mmsparse.lazy import attach
 
-__all__ = [
-    'CRMFusionNeck',
-    'CRMMobileNetV2',
-    'CRMRefiner',
-    'CRMResNet',
-    'ImplicitPointHead',
-    'RefinedDetector',
-    'RefinedSegmentor',
-    'Refinement',
-    'SobelLoss',
-]
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'backbone': ('CRMMobileNetV2', 'CRMResNet'),
+    'detector': ('RefinedDetector',),
+    'head': ('ImplicitPointHead',),
+    'losses': ('SobelLoss',),
+    'neck': ('CRMFusionNeck',),
+    'refiner': ('CRMRefiner', 'Refinement'),
+    'segmentor': ('RefinedSegmentor',),
+})

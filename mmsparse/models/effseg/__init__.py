@@ -1,29 +1,14 @@
 """EffSeg (2023): fine-grained instance masks by structure-preserving sparsity."""
-from .baselines import QueryMaskHead, QueryPointHead, QueryRefineMaskHead
-from .deformable_encoder import DeformableEncoder
-from .fqdet import FQDetRoIHead
-from .mask_head import EffSegMaskHead
-from .processing import SPSMLP, SemanticFusionModule, SPSConvBlock, SPSDeformConvBlock
-from .query_decoder import FQDetBBoxHead
-from .refine_mask import RefineMaskHead
-from .roi_head import EffSegCascadeRoIHead, EffSegRoIHead, EffSegSparseRoIHead
-from .rpn_head import FQDetRPNHead
+from mmsparse.lazy import attach
 
-__all__ = [
-    'DeformableEncoder',
-    'EffSegCascadeRoIHead',
-    'EffSegMaskHead',
-    'EffSegRoIHead',
-    'EffSegSparseRoIHead',
-    'FQDetBBoxHead',
-    'FQDetRPNHead',
-    'FQDetRoIHead',
-    'QueryMaskHead',
-    'QueryPointHead',
-    'QueryRefineMaskHead',
-    'RefineMaskHead',
-    'SPSConvBlock',
-    'SPSDeformConvBlock',
-    'SPSMLP',
-    'SemanticFusionModule',
-]
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'baselines': ('QueryMaskHead', 'QueryPointHead', 'QueryRefineMaskHead'),
+    'deformable_encoder': ('DeformableEncoder',),
+    'fqdet': ('FQDetRoIHead',),
+    'mask_head': ('EffSegMaskHead',),
+    'processing': ('SPSMLP', 'SemanticFusionModule', 'SPSConvBlock', 'SPSDeformConvBlock'),
+    'query_decoder': ('FQDetBBoxHead',),
+    'refine_mask': ('RefineMaskHead',),
+    'roi_head': ('EffSegCascadeRoIHead', 'EffSegRoIHead', 'EffSegSparseRoIHead'),
+    'rpn_head': ('FQDetRPNHead',),
+})

@@ -1,19 +1,12 @@
 """SparseRefine (ECCV 2024): refine a low-resolution prediction where it is uncertain."""
-from .ensemblers import EntropyEnsembler, GatedEnsembler
-from .extractor import SparseUNet
-from .head import SparseRefineHead
-from .indexed import IndexedLogits
-from .losses import PointDiceLoss
-from .segmentor import SparseRefineSegmentor
-from .selectors import LearnableSelector
+from mmsparse.lazy import attach
 
-__all__ = [
-    'EntropyEnsembler',
-    'GatedEnsembler',
-    'IndexedLogits',
-    'LearnableSelector',
-    'PointDiceLoss',
-    'SparseRefineHead',
-    'SparseRefineSegmentor',
-    'SparseUNet',
-]
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'ensemblers': ('EntropyEnsembler', 'GatedEnsembler'),
+    'extractor': ('SparseUNet',),
+    'head': ('SparseRefineHead',),
+    'indexed': ('IndexedLogits',),
+    'losses': ('PointDiceLoss',),
+    'segmentor': ('SparseRefineSegmentor',),
+    'selectors': ('LearnableSelector',),
+})

@@ -1,6 +1,8 @@
 """Specialize and Fuse (ICCV 2021): class and unity maps of several strides, fused into one."""
-from .context import CoarseToFineContext
-from .decoder import HRFusionDecoder
-from .head import SpecializeFuseHead
+from mmsparse.lazy import attach
 
-__all__ = ['CoarseToFineContext', 'HRFusionDecoder', 'SpecializeFuseHead']
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'context': ('CoarseToFineContext',),
+    'decoder': ('HRFusionDecoder',),
+    'head': ('SpecializeFuseHead',),
+})

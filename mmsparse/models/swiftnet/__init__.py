@@ -1,16 +1,10 @@
 """SwiftNet (CVPR 2019): an ImageNet encoder and a thin ladder decoder, one scale or a pyramid."""
-from .encoders import SwiftNetPyramidBackbone, SwiftNetResNet
-from .ensemble import SegEnsemble
-from .head import SwiftNetHead
-from .losses import BoundaryAwareLoss
-from .necks import PyramidFusionNeck, SwiftNetNeck
+from mmsparse.lazy import attach
 
-__all__ = [
-    'BoundaryAwareLoss',
-    'PyramidFusionNeck',
-    'SegEnsemble',
-    'SwiftNetHead',
-    'SwiftNetNeck',
-    'SwiftNetPyramidBackbone',
-    'SwiftNetResNet',
-]
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'encoders': ('SwiftNetPyramidBackbone', 'SwiftNetResNet'),
+    'ensemble': ('SegEnsemble',),
+    'head': ('SwiftNetHead',),
+    'losses': ('BoundaryAwareLoss',),
+    'necks': ('PyramidFusionNeck', 'SwiftNetNeck'),
+})

@@ -1,5 +1,7 @@
 """W-Net (Galdran et al., 2020): a light base for refinement on photographs of the retina."""
-from .backbone import WNet
-from .head import ScoresHead
+from mmsparse.lazy import attach
 
-__all__ = ['ScoresHead', 'WNet']
+__getattr__, __dir__, __all__ = attach(__name__, {
+    'backbone': ('WNet',),
+    'head': ('ScoresHead',),
+})

@@ -222,7 +222,7 @@ def test_drawn_pictures_lie_as_their_results(tmp_path, turn):
     hook, drawn = RefinementVisualizationHook(draw=True, interval=1), []
     hook._visualizer = SimpleNamespace(add_datasample=lambda name, image, **_: drawn.append(image))
     for mode in ('train', 'val'):
-        hook._after_iter(SimpleNamespace(iter=0), 0, None, [
+        hook._after_iter(SimpleNamespace(_train_loop=None), 0, None, [
             SegDataSample(metainfo=dict(img_path=str(path)))], mode=mode)
     assert len(drawn) == 1 and np.array_equal(drawn[0], blocks())
 

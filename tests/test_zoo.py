@@ -206,6 +206,7 @@ def test_training_goes_on_from_a_name(command, monkeypatch):
         lambda cls, cfg: configs.append(cfg) or cls))
     hooks = []
     monkeypatch.setattr(Runner, 'train', lambda: None)
+    monkeypatch.setattr(Runner, 'model', torch.nn.Identity(), raising=False)
     monkeypatch.setattr(Runner, 'register_hook', hooks.append)
     command('train', ADDRESS).main()
     command('train', ADDRESS, '--resume').main()  # from its own last checkpoint

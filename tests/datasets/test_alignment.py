@@ -118,12 +118,13 @@ def test_ground_truth_of_another_size_in_calibration():
     """A low-resolution class by the pixel's center is right: no pixel counts as wrong."""
     labels = [edge_at(column, (16, 160))[1] for column in range(40, 120)]
     batches = [dict(inputs=torch.zeros(1, 3, 10, 100), data_samples=[SimpleNamespace(
-        metainfo={}, gt_sem_seg=SimpleNamespace(data=torch.from_numpy(label)[None].long()))])
+        metainfo=dict(ori_shape=label.shape, img_shape=(10, 100)),
+        gt_sem_seg=SimpleNamespace(data=torch.from_numpy(label)[None].long()))])
         for label in labels]
     classes = iter([(1.6 * (torch.arange(100) + 0.5) >= column).long().expand(1, 10, 100)
                     for column in range(40, 120)])
     model = SimpleNamespace(
-        data_preprocessor=lambda batch, training: batch,
+        num_classes=2, ignore_index=255, data_preprocessor=lambda batch, training: batch,
         low_logits=lambda inputs, samples: SimpleNamespace(classes=lambda: next(classes)),
         valid=lambda *args: None,
         selector=SimpleNamespace(highest_score=1.0, score=lambda x, low: torch.zeros(1, 10, 100)))

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
@@ -31,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--name', required=True, help='folder of the scores, below --out')
     parser.add_argument('--numbers', type=int, nargs='+', default=tuple(range(6, 14)))
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser.parse_args()
 
 
@@ -38,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Write all three."""
     args = parse_args()
-    cfg = read_config(args.config)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope('mmseg')
     model = MODELS.build(cfg.model).eval()
     model.init_weights()

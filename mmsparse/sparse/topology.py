@@ -129,14 +129,14 @@ class Topology:
     def pairs(self) -> int:
         """Pairs of a 3x3 convolution from the active pixels onto the same ones."""
         mask = self.mask[:, None].float()
-        return int((F.conv2d(mask, torch.ones_like(mask[:1, :1, :1, :1]).expand(1, 1, 3, 3),
-                             padding=1) * mask).double().sum())
+        around = F.conv2d(mask, mask.new_ones(1, 1, 3, 3), padding=1)
+        return int((around * mask).double().sum())
 
     def strided_pairs(self, padding: int) -> int:
         """Pairs of a 3x3 convolution of stride 2 to :meth:`coarse`, and of its inverse."""
         mask = self.mask[:, None].float()
-        return int(F.conv2d(mask, torch.ones_like(mask[:1, :1, :1, :1]).expand(1, 1, 3, 3),
-                            stride=2, padding=padding).double().sum())
+        read = F.conv2d(mask, mask.new_ones(1, 1, 3, 3), stride=2, padding=padding)
+        return int(read.double().sum())
 
     @cached_property
     def grid(self) -> Tensor:

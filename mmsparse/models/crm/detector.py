@@ -14,16 +14,14 @@ from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from torch import Tensor
 
-from mmsparse.checkpoint import load_weights
 from mmsparse.registry import MODELS
 
 from .objects import Job, box_of, crop_around, refine_crops
 from .wrappers import (
     EXPAND,
     MIN_AREA,
-    build_refiner,
     check_objects,
-    load_base_alone,
+    join_parts,
     original_image,
     refuse_settings,
 )
@@ -61,12 +59,8 @@ class RefinedDetector(BaseDetector):
         super().__init__(data_preprocessor=data_preprocessor or preprocessor, init_cfg=init_cfg)
         refuse_settings(type(self).__name__, train_cfg=train_cfg, test_cfg=test_cfg)
         check_objects(type(self).__name__, expand, min_area)
-        self.base = MMDET_MODELS.build(base).eval().requires_grad_(False)
-        if base_checkpoint is not None:
-            load_weights(self.base, base_checkpoint, 'base_checkpoint')
-        self.refiner = build_refiner(refiner, refiner_checkpoint)
-        self.refiner_checkpoint = refiner_checkpoint
-        self.register_load_state_dict_pre_hook(load_base_alone)
+        join_parts(self, MMDET_MODELS.build(base), refiner, base_checkpoint=base_checkpoint,
+                   refiner_checkpoint=refiner_checkpoint)
         self.expand = expand
         self.min_area = min_area
 

@@ -15,7 +15,6 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmsparse.checkpoint import load_weights
 from mmsparse.hosts import gives_probabilities, ignore_index_of, last_head, padding_of
 from mmsparse.registry import MODELS
 from mmsparse.sparse import UpsampledLogits
@@ -24,9 +23,8 @@ from .objects import Job, crop_around, object_jobs, objects_of, refine_crops
 from .wrappers import (
     EXPAND,
     MIN_AREA,
-    build_refiner,
     check_objects,
-    load_base_alone,
+    join_parts,
     original_image,
     refuse_settings,
 )
@@ -113,12 +111,8 @@ class RefinedSegmentor(BaseSegmentor):
         refuse_settings(type(self).__name__, pretrained=pretrained, train_cfg=train_cfg,
                         test_cfg=test_cfg)
         base.pop('auxiliary_head', None)
-        self.base = MMSEG_MODELS.build(base).eval().requires_grad_(False)
-        if base_checkpoint is not None:
-            load_weights(self.base, base_checkpoint, 'base_checkpoint')
-        self.refiner = build_refiner(refiner, refiner_checkpoint)
-        self.refiner_checkpoint = refiner_checkpoint
-        self.register_load_state_dict_pre_hook(load_base_alone)
+        join_parts(self, MMSEG_MODELS.build(base), refiner, base_checkpoint=base_checkpoint,
+                   refiner_checkpoint=refiner_checkpoint)
         head = last_head(self.base)
         self.num_classes = max(head.num_classes, 2)
         self.ignore_index = ignore_index_of(self.base)

@@ -63,6 +63,17 @@ def build_refiner(refiner: dict, checkpoint: str | None) -> CRMRefiner:
     return built.eval().requires_grad_(False)
 
 
+def join_parts(wrapper: nn.Module, base: nn.Module, refiner: dict, *, base_checkpoint: str | None,
+               refiner_checkpoint: str | None) -> None:
+    """Give a wrapper its frozen ``base`` and ``refiner``, each with the weights named for it."""
+    wrapper.base = base.eval().requires_grad_(False)
+    if base_checkpoint is not None:
+        load_weights(wrapper.base, base_checkpoint, 'base_checkpoint')
+    wrapper.refiner = build_refiner(refiner, refiner_checkpoint)
+    wrapper.refiner_checkpoint = refiner_checkpoint
+    wrapper.register_load_state_dict_pre_hook(load_base_alone)
+
+
 def load_base_alone(wrapper: nn.Module, state_dict: dict, prefix: str,
                     *_: Any) -> None:
     """State-dict hook: a checkpoint of the wrapped model alone is a part of the wrapper's.

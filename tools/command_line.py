@@ -141,8 +141,9 @@ def check_name(address: str) -> None:
 
 def find_checkpoint(config: str, checkpoint: str | None, required: bool = True) -> str | None:
     """The checkpoint, which exists; where none is given, that of a config ``mmsparse://NAME``."""
-    if checkpoint is None and config.startswith(ZOO):
-        return config
+    from mmsparse import zoo
+
+    checkpoint = zoo.checkpoint_of(config, checkpoint)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
     elif required:

@@ -1,6 +1,7 @@
 """Configs by file or by name."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +56,25 @@ def read_as_stored(part: object) -> None:
     Left alone are loaders with a ``color_type``, and those that decode by a library that knows no
     such rotation.
     """
-    if isinstance(part, dict):
-        if part.get('type') in LOADERS and part.get('imdecode_backend', 'cv2') in ('cv2', 'pillow'):
-            part.setdefault('color_type', 'color_ignore_orientation')
-        part = dict.values(part)
-    elif not isinstance(part, (list, tuple)):
-        return
-    for inner in part:
-        read_as_stored(inner)
+    for found in _dicts_in(part):
+        if (found.get('type') in LOADERS
+                and found.get('imdecode_backend', 'cv2') in ('cv2', 'pillow')):
+            found.setdefault('color_type', 'color_ignore_orientation')
 
 
 def _drop_scope(part: Any) -> None:
     """Delete ``_scope_='mmsparse'`` everywhere, in place."""
+    for found in _dicts_in(part):
+        if found.get('_scope_') == 'mmsparse':
+            del found['_scope_']
+
+
+def _dicts_in(part: object) -> Iterator[dict]:
+    """Every dict in a part of a config, an outer one before those inside it."""
     if isinstance(part, dict):
-        if part.get('_scope_') == 'mmsparse':
-            del part['_scope_']
+        yield part
         part = dict.values(part)
     elif not isinstance(part, (list, tuple)):
         return
-    for value in part:
-        _drop_scope(value)
+    for inner in part:
+        yield from _dicts_in(inner)

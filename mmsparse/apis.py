@@ -23,6 +23,7 @@ from mmsparse.checkpoint import load_weights
 from mmsparse.engine.config import read_config
 from mmsparse.engine.plain_datasets import plain_datasets
 from mmsparse.masks import check_mask, read_mask
+from mmsparse.models.crm.refiner import CRMRefiner
 from mmsparse.pictures import AS_STORED, read_image
 
 # What a test pipeline may load pictures and labels with; here the picture is given.
@@ -135,7 +136,7 @@ def refine_mask(image: Image, mask: Image, model: nn.Module) -> np.ndarray:
         ValueError: a file or array is no image or mask, or their sizes differ.
         TypeError: ``model`` refines no masks.
     """
-    if not hasattr(model, 'refine_scale'):
+    if not isinstance(model, CRMRefiner):
         raise TypeError(f'refine_mask needs a CRMRefiner, got {type(model).__name__}')
     image = check_image(image) if isinstance(image, np.ndarray) else read_image(image)
     mask = check_mask(mask) if isinstance(mask, np.ndarray) else read_mask(mask)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from mmseg.models.segmentors import BaseSegmentor
 
 from .benchmark import Measurement, benchmark, load_model, thin_bands
 from .fusion import fuse_for_inference
@@ -51,7 +51,7 @@ BASELINES = dict(
 
 
 def load_pair(baseline: Baseline, configs: Path, device: torch.device, height: int = 1024
-              ) -> dict[str, nn.Module]:
+              ) -> dict[str, BaseSegmentor]:
     """The dense and the refining model with random weights, both fused for inference.
 
     Args:
@@ -100,7 +100,7 @@ class PairMeasurement:
         return self.refined.stages['low-resolution pass'] + self.unet_gmacs / rate * 1000
 
 
-def compare_pair(models: dict[str, nn.Module], density: float, size: tuple[int, int],
+def compare_pair(models: dict[str, BaseSegmentor], density: float, size: tuple[int, int],
                  **options) -> PairMeasurement:
     """Measure a pair of :func:`load_pair`.
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmsparse.hosts import stack_padded, unpadded_size
 from mmsparse.labels import LabelCheck
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
 
 
 def candidate_thresholds(highest: float) -> Tensor:
@@ -124,12 +126,12 @@ class ScoreCurve:
 
 
 @torch.no_grad()
-def score_curve(model: nn.Module, batches: Iterable[dict],
+def score_curve(model: SparseRefineSegmentor, batches: Iterable[dict],
                 progress: Callable[[], None] = lambda: None) -> ScoreCurve:
-    """Count a refining model's selection scores over images; nothing is refined.
+    """Count a model's selection scores over images; nothing is refined.
 
     Args:
-        model: a ``SparseRefineSegmentor`` in evaluation mode.
+        model: in evaluation mode.
         batches: of a dataloader of test mode, with ground truth.
         progress: called after every batch.
 

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import torch
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModule, revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+
+from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone, SwiftNetResNet
 
 from .benchmark import dense_macs
 from .config import read_config
@@ -13,24 +15,25 @@ from .config import read_config
 def pretrained_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters that start from a checkpoint, as far as ``init_cfg`` says so.
 
-    A module may say more: ``pretrained_prefixes()`` which of its own do, ``PRETRAINED_WITH``
-    (child to child) which of its children start from another's weights.
+    A ``SwiftNetResNet`` may keep some parts of it only; the norms of a pyramid's levels start with
+    its encoder.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for name, module in model.named_modules():
-        cfg = getattr(module, 'init_cfg', None)
+        cfg = module.init_cfg if isinstance(module, BaseModule) else None
         if not isinstance(cfg, dict) or cfg.get('type') != 'Pretrained':
             continue
-        prefixes = getattr(module, 'pretrained_prefixes', lambda: ('',))()
+        prefixes = module.pretrained_prefixes() if isinstance(module, SwiftNetResNet) else ('',)
         dot = f'{name}.' if name else ''
-        found |= {dot + key for key, _ in module.named_parameters() if key.startswith(prefixes)}
+        names |= {dot + key for key, _ in module.named_parameters() if key.startswith(prefixes)}
     for name, module in model.named_modules():
-        for child, source in getattr(module, 'PRETRAINED_WITH', {}).items():
+        if isinstance(module, SwiftNetPyramidBackbone):
             dot = f'{name}.' if name else ''
-            if any(key.startswith(f'{dot}{source}.') for key in found):
-                found |= {f'{dot}{child}.{key}'
-                          for key, _ in getattr(module, child).named_parameters()}
-    return found
+            for child, source in module.PRETRAINED_WITH.items():
+                if any(key.startswith(f'{dot}{source}.') for key in names):
+                    names |= {f'{dot}{child}.{key}'
+                              for key, _ in module.get_submodule(child).named_parameters()}
+    return names
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ import copy
 from mmcv.cnn import ConvModule, fuse_conv_bn
 from torch import channels_last, nn
 
+from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone
+
 
 def fuse_for_inference(model: nn.Module) -> nn.Module:
     """Fold batch norms into the convolutions before them and lay images out pixel by pixel.
@@ -22,7 +24,7 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
         The same model, in evaluation mode.
     """
     for module in list(model.modules()):
-        if hasattr(module, 'unshare'):
+        if isinstance(module, SwiftNetPyramidBackbone):
             module.unshare()
     convolutions: set[int] = set()
     for module in model.modules():

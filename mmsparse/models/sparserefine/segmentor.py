@@ -6,7 +6,6 @@ size, ``h, w`` low-resolution size, ``N`` selected pixels of the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +34,7 @@ from mmsparse.sparse import SparseMap, UpsampledLogits, logits_of
 from mmsparse.sparse.upsampled import MODES, classes_of
 
 from .indexed import IndexedLogits
+from .selectors import LearnableSelector
 from .weights import refuse_foreign_weights
 from .windows import check_windows, is_size, refine_windows
 
@@ -119,16 +119,6 @@ class SparseRefineSegmentor(BaseSegmentor):
         ValueError: a setting is out of range, or one of selector or head disagrees with the
             segmentor.
     """
-
-    # What mmsparse.engine.StageClock times, in the order of the data's way.
-    STAGES: ClassVar[dict[str, tuple[str, ...]]] = {
-        'low-resolution pass': ('low_logits',),
-        'selection': ('selector',),
-        'gathering': ('gather',),
-        'U-Net': ('decode_head.extractor',),
-        'ensembling': ('decode_head.classifier', 'decode_head.ensembler'),
-        'write-back': ('write_back',),
-    }
 
     @deprecated_api_warning(dict(lr_scale='low_res_scale', lr_size='low_res_size'),
                             cls_name='SparseRefineSegmentor')
@@ -367,7 +357,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         valid = self.valid(inputs, low, [s.metainfo for s in data_samples])
         pixels, low_logits = self.gather(inputs, self.selector(inputs, low, valid).mask, low)
         losses = self.decode_head.loss(pixels, low_logits, pixels.read(labels).long())
-        if hasattr(self.selector, 'loss'):
+        if isinstance(self.selector, LearnableSelector):
             losses |= self.selector.loss(
                 inputs, low, labels, valid, ignore_index=self.ignore_index)
         losses['density'] = labels.new_tensor(len(pixels) / labels.numel(), dtype=torch.float32)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmsparse.hosts import stack_padded, unpadded_size
 from mmsparse.labels import LabelCheck
+from mmsparse.preprocessing import placements_of, stack_padded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,13 +146,15 @@ def score_curve(model: SparseRefineSegmentor, batches: Iterable[dict],
         inputs, samples = batch['inputs'], batch['data_samples']
         low = model.low_logits(inputs, samples)
         metas = [s.metainfo for s in samples]
-        valid = model.valid(inputs, low, metas)
+        placements = placements_of(metas, inputs)
+        valid = model.valid(inputs, low, placements)
         # Ground truth has the original size, the model may see another one. Plain 'nearest' would
         # move labels by half a pixel.
         labels = stack_padded([
             F.interpolate(check(s.gt_sem_seg.data, meta['ori_shape'], meta)[None, None].float(),
-                          size=unpadded_size(meta, inputs), mode='nearest-exact')[0, 0]
-            for s, meta in zip(samples, metas, strict=True)], inputs, model.ignore_index)
+                          size=placement.size, mode='nearest-exact')[0, 0]
+            for s, meta, placement in zip(samples, metas, placements, strict=True)],
+            inputs, model.ignore_index)
         known = labels != model.ignore_index
         curve.count(model.selector.score(inputs, low), low.classes() != labels,
                     known if valid is None else known & valid)

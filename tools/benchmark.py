@@ -103,8 +103,9 @@ def main() -> None:
     from rich.console import Console
 
     from mmsparse.engine import progress_display
-    from mmsparse.engine.benchmark import benchmark, load_model
+    from mmsparse.engine.benchmark import benchmark
     from mmsparse.engine.fusion import fuse_for_inference
+    from mmsparse.engine.loading import load_model
     from mmsparse.engine.machine import machine
     from mmsparse.models.sparserefine import SparseRefineSegmentor
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from mmseg.models.segmentors import BaseSegmentor
 
-from .benchmark import Measurement, benchmark, load_model, thin_bands
+from .benchmark import Measurement, benchmark, thin_bands
 from .fusion import fuse_for_inference
+from .loading import load_model
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def load_pair(baseline: Baseline, configs: Path, device: torch.device, height: i
         height: of the images that will be measured. A low-resolution size given in pixels belongs
             to the paper's 1024 and is scaled.
     """
-    models = {kind: fuse_for_inference(load_model(str(configs / file), None, device))
-              for kind, file in baseline.configs.items()}
+    models = {name: fuse_for_inference(load_model(configs / file, None, device))
+              for name, file in baseline.configs.items()}
     refined = models['refined']
     if refined.low_res_size is not None:
         refined.low_res_size = tuple(round(n * height / 1024) for n in refined.low_res_size)

@@ -13,20 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from mmsparse import zoo
-from mmsparse.checkpoint import load_weights
 from mmsparse.datasets.scenes import render_scene
 from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
+from mmsparse.preprocessing import plain_samples
 from mmsparse.sparse import SparseMap
 
-from .config import read_config
+from .complexity import dense_macs
 from .machine import peak_memory, synchronize
 from .stages import StageClock
 
@@ -69,22 +66,6 @@ class Measurement:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
-
-
-def load_model(config: str, checkpoint: str | None, device: torch.device,
-               cfg_options: dict | None = None) -> nn.Module:
-    """A segmentor in evaluation mode; random weights without a checkpoint, nothing is fetched.
-
-    ``'mmsparse://NAME'`` of the zoo is a config with its weights. Raises as
-    :func:`mmsparse.checkpoint.load_weights`.
-    """
-    checkpoint = zoo.checkpoint_of(config, checkpoint)
-    cfg = read_config(config, cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    if checkpoint is not None:
-        load_weights(model, checkpoint)
-    return model.to(device).eval()
 
 
 def thin_bands(size: tuple[int, int], density: float, batch_size: int = 1, spacing: int = 40
@@ -220,10 +201,8 @@ def benchmark(models: dict[str, BaseSegmentor],
     names = list(models)
     device = next(models[names[0]].parameters()).device
     images = scene_batch(batch_size, size)
-    meta = dict(ori_shape=size, img_shape=size, pad_shape=size)
-    raw = dict(inputs=list(images),
-               data_samples=[SegDataSample(metainfo=dict(meta)) for _ in images])
-    batches = {name: models[name].data_preprocessor(dict(raw), False) for name in names}
+    batches = {name: models[name].data_preprocessor(
+        dict(inputs=list(images), data_samples=plain_samples(images)), False) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     clocks = {name: StageClock(model) for name, model in refiners.items() if mode == 'predict'}
     between: dict[str, list[float]] = {name: [] for name in clocks}
@@ -313,17 +292,6 @@ def cost(model: BaseSegmentor, batch: dict, device: torch.device, mode: str
         metas = [s.metainfo for s in batch['data_samples']]
         macs = dense_macs(lambda: model.encode_decode(batch['inputs'], metas))
     return dict(density=density, gmacs=macs / len(batch['inputs']) / 1e9, peak_mib=peak / 2**20)
-
-
-@torch.no_grad()
-def dense_macs(function: Callable[[], Any]) -> int:
-    """Multiply-accumulates of the convolutions and matrix products that a function runs.
-
-    Counted by torch's own counter; operators it does not know (deformable attention) count 0.
-    """
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops() // 2
 
 
 @torch.no_grad()

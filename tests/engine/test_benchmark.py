@@ -7,12 +7,12 @@ from torch import nn
 from mmsparse.engine.benchmark import (
     benchmark,
     compare_engines,
-    dense_macs,
     forced_selection,
     precision_context,
     predict_time,
     thin_bands,
 )
+from mmsparse.engine.complexity import dense_macs
 from mmsparse.engine.machine import dense_conv_rate, peak_memory
 from mmsparse.engine.stages import StageClock
 from mmsparse.registry import MODELS

@@ -13,6 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmengine.runner import BaseLoop, Runner
 from mmseg.utils import register_all_modules
+from torch import nn
 
 from mmsparse.models.specialize_fuse import SpecializeFuseHead
 from mmsparse.visualization import LevelMaps, pyramid_panels
@@ -188,10 +189,15 @@ def test_sparse_inference_of_a_batch_reports_the_mean():
 
 
 def test_the_hook_logs_means_of_an_epoch():
-    scalars, lines = [], []
-    head = SimpleNamespace(active_share={})
+    class Head(SpecializeFuseHead):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.active_share = {}
+
+    scalars, lines, head, other = [], [], Head(), nn.Identity()
+    other.active_share = {16: 0.5, 4: 0.5}  # of another head
     runner = SimpleNamespace(
-        model=SimpleNamespace(decode_head=head), iter=7, _train_loop=Mock(spec=BaseLoop),
+        model=nn.Sequential(head, other), iter=7, _train_loop=Mock(spec=BaseLoop),
         visualizer=SimpleNamespace(add_scalars=lambda s, step: scalars.append((s, step))),
         logger=SimpleNamespace(info=lines.append))
     hook = HOOKS.build(dict(type='mmsparse.ActiveCellsHook'))

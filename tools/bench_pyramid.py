@@ -106,8 +106,8 @@ def measure(head: nn.Module, labels: list[Tensor], size: tuple[int, int], iterat
     """Dense and sparse on the same maps, in turns; milliseconds, costs, difference, shares."""
     import torch
 
-    from mmsparse.engine.benchmark import dense_macs
-    from mmsparse.engine.stages import synchronize
+    from mmsparse.engine.complexity import dense_macs
+    from mmsparse.engine.machine import synchronize
     from mmsparse.models.specialize_fuse.cells import grid_size
     from mmsparse.models.specialize_fuse.targets import UNITY, pyramid_targets
 

@@ -9,6 +9,8 @@ from mmcv.cnn import ConvModule, fuse_conv_bn
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from torch import channels_last, nn
 
+from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone
+
 from .openvino import OpenVINOEncodeDecode
 
 BACKENDS = ('torch', 'openvino')
@@ -50,7 +52,7 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
         raise ValueError(f'backend {backend!r} with dtype {dtype!r} is for segmentors of mmseg, '
                          f'got {type(model).__name__}')
     for module in list(model.modules()):
-        if hasattr(module, 'unshare'):
+        if isinstance(module, SwiftNetPyramidBackbone):
             module.unshare()
     convolutions: set[int] = set()
     for module in model.modules():

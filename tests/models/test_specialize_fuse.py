@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmsparse.engine.benchmark import dense_macs
+from mmsparse.engine.complexity import dense_macs
 from mmsparse.engine.fusion import fuse_for_inference
 from mmsparse.models.specialize_fuse import (
     CoarseToFineContext,

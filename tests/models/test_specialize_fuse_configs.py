@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
 
 from mmsparse import models
-from mmsparse.engine.benchmark import dense_macs
+from mmsparse.engine.complexity import dense_macs
 from mmsparse.models.specialize_fuse.cells import grid_size
 from tests.models.test_specialize_fuse import image_batch, samples
 from tests.models.test_specialize_fuse_targets import label_map

@@ -14,6 +14,20 @@ from mmsparse.sparse import SparseMap
 CACHED = 4096
 
 
+def inherit(key: str, cfg: dict, owner: str, **settings: int) -> dict:
+    """A part's config with settings of its owner, which it may not contradict.
+
+    Raises:
+        ValueError: it does; the message names ``key``, under which the config stands.
+    """
+    cfg = dict(cfg)
+    for name, value in settings.items():
+        if cfg.setdefault(name, value) != value:
+            raise ValueError(f"{key}.{name} is {cfg[name]!r}, but {owner}'s is {value}; "
+                             'leave it out')
+    return cfg
+
+
 @MODELS.register_module()
 class SparseRefineHead(BaseModule):
     """Extractor, linear classifier and ensembler on the selected pixels.
@@ -55,11 +69,9 @@ class SparseRefineHead(BaseModule):
         self.ignore_index = ignore_index
         self.extractor = MODELS.build(extractor or dict(type='mmsparse.SparseUNet'))
         self.classifier = nn.Linear(self.extractor.out_channels, num_classes)
-        ensembler = dict(ensembler or dict(type='mmsparse.GatedEnsembler'))
-        if ensembler.setdefault('num_classes', num_classes) != num_classes:
-            raise ValueError(f'ensembler.num_classes is {ensembler["num_classes"]}, but '
-                             f'SparseRefineHead.num_classes is {num_classes}')
-        self.ensembler = MODELS.build(ensembler)
+        self.ensembler = MODELS.build(inherit(
+            'ensembler', ensembler or dict(type='mmsparse.GatedEnsembler'), 'SparseRefineHead',
+            num_classes=num_classes))
         losses = loss_decode or dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
         self.loss_decode = nn.ModuleList(
             MODELS.build(loss) for loss in ([losses] if isinstance(losses, dict) else losses))

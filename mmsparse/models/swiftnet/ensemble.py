@@ -10,6 +10,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmsparse.preprocessing import batch_metas
 from mmsparse.registry import MODELS
 
 
@@ -35,11 +36,12 @@ class SegEnsemble(BaseSegmentor):
         if not segmentors:
             raise ValueError('SegEnsemble.segmentors must name at least one segmentor')
         segmentors = [ConfigDict(s) for s in segmentors]
-        found = [s.pop('data_preprocessor', None) for s in segmentors]
-        if data_preprocessor is None and any(other != found[0] for other in found):
+        preprocessors = [s.pop('data_preprocessor', None) for s in segmentors]
+        if data_preprocessor is None and any(p != preprocessors[0] for p in preprocessors):
             raise ValueError('the segmentors of a SegEnsemble must share one data_preprocessor; '
-                             f'got {found}')
-        super().__init__(data_preprocessor=data_preprocessor or found[0], init_cfg=init_cfg)
+                             f'got {preprocessors}')
+        super().__init__(data_preprocessor=data_preprocessor or preprocessors[0],
+                         init_cfg=init_cfg)
         # mmengine's list: torch's has no init_weights, and the members' weights come by it
         self.segmentors = ModuleList(MMSEG_MODELS.build(s) for s in segmentors)
         channels = [s.out_channels for s in self.segmentors]
@@ -76,23 +78,14 @@ class SegEnsemble(BaseSegmentor):
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None
                 ) -> list[SegDataSample]:
         """Class maps and logits in mmseg's data samples."""
-        size = tuple(inputs.shape[2:])
-        if data_samples is None:
-            metas = [dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
-                     for _ in inputs]
-        else:
-            metas = [s.metainfo for s in data_samples]
-        return self.postprocess_result(self.encode_decode(inputs, metas), data_samples)
+        return self.postprocess_result(self._forward(inputs, data_samples), data_samples)
 
     def extract_feat(self, inputs: Tensor) -> list[tuple[Tensor, ...]]:
         """Features of every member."""
         return [segmentor.extract_feat(inputs) for segmentor in self.segmentors]
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
-        size = tuple(inputs.shape[2:])
-        metas = [dict(ori_shape=size, img_shape=size, pad_shape=size) for _ in inputs]
-        return self.encode_decode(
-            inputs, metas if data_samples is None else [s.metainfo for s in data_samples])
+        return self.encode_decode(inputs, batch_metas(inputs, data_samples))
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Not defined.

@@ -59,7 +59,7 @@ def unity_truth(samples: list[SegDataSample], inputs: Tensor, head: nn.Module) -
 
 def class_strides(head: nn.Module) -> list[int]:
     """Strides of the levels that say classes, coarse to fine."""
-    return [s for s, weight in zip(head.strides, head.sem_weights, strict=True) if weight]
+    return [s for s in head.strides if f's{s}' in head.sem]
 
 
 def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dict[int, float]]:
@@ -73,7 +73,7 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
 
     from mmsparse.hosts import store_maps
     from mmsparse.models.specialize_fuse.cells import done_cells, up
-    from mmsparse.models.specialize_fuse.targets import is_unity, unity_counts
+    from mmsparse.models.specialize_fuse.targets import unity_counts
 
     head = model.decode_head
     data = model.data_preprocessor(data, False)
@@ -82,7 +82,7 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
     sem, unity = outputs = head(model.extract_feat(inputs))
     scores = head.predict_by_feat(outputs, [s.metainfo for s in samples])
     model.postprocess_result(scores, samples)
-    positive = [is_unity(logits.float(), head.unity_thr).squeeze(1) for logits in unity]
+    positive = [head.fusion.claimed(logits).squeeze(1) for logits in unity]
     sizes = [logits.shape[2:] for logits in sem]
     done = [torch.zeros_like(sem[0][:, 0], dtype=torch.bool)]
     if unity:

@@ -16,8 +16,8 @@ from .refinement_hook import training_iteration
 class ActiveCellsHook(Hook):
     """Log the mean share of active cells, by stride, over the batches of this process.
 
-    For ``mmsparse.SpecializeFuseHead`` with ``sparse_eval=True``; silent for any other head. Writes
-    ``active/s16`` ... in percent to the log and to all backends of the visualizer.
+    For ``mmsparse.SpecializeFuseHead`` with ``fusion=dict(sparse=True)``; silent for any other
+    head. Writes ``active/s16`` ... in percent to the log and to all backends of the visualizer.
     """
 
     def __init__(self) -> None:

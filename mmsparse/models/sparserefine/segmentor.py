@@ -28,6 +28,7 @@ from mmsparse.hosts import (
     store_maps,
     unpadded_size,
     valid_mask,
+    warn_of_probabilities,
 )
 from mmsparse.labels import check_first_labels
 from mmsparse.registry import MODELS
@@ -179,8 +180,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         self.out_channels = head.out_channels  # one channel is a sigmoid
         self.num_classes = max(head.num_classes, 2)
         self.threshold = head.threshold if self.out_channels == 1 else None
-        self.probabilities = (gives_probabilities(self.segmentor) if probabilities is None
-                              else probabilities)
+        self.probabilities = gives_probabilities(self.segmentor, probabilities)
         self.ignore_index = ignore_index_of(self.segmentor)
         self.align_corners = head.align_corners
         self.selector = MODELS.build(self._inherited(
@@ -273,6 +273,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         if scores.isnan().any():
             raise ValueError('the low-resolution segmentor returned NaN logits; check its '
                              'checkpoint and the normalization in data_preprocessor')
+        warn_of_probabilities(self.segmentor, scores, 'model.probabilities')
         if self.out_channels == 1:
             scores = torch.cat([torch.zeros_like(scores), scores], 1)
         return scores

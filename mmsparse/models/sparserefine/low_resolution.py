@@ -5,6 +5,7 @@ import torch
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor
 
+from mmsparse.hosts import warn_of_probabilities
 from mmsparse.preprocessing import batch_metas
 
 
@@ -25,4 +26,5 @@ def class_scores(segmentor: BaseSegmentor, images: Tensor) -> Tensor:
     if scores.sum().isnan() and scores.isnan().any():  # the sum alone: also of two infinities
         raise ValueError('the low-resolution segmentor returned NaN logits; check its checkpoint '
                          'and the normalization in data_preprocessor')
+    warn_of_probabilities(segmentor, scores, 'model.probabilities')
     return torch.cat([torch.zeros_like(scores), scores], 1) if scores.shape[1] == 1 else scores

@@ -61,7 +61,8 @@ def test_bench_forces_the_unity_of_the_labels(tool):
     module = tool('bench_pyramid')
     torch.manual_seed(0)
     head = randomize(SpecializeFuseHead(in_channels=(48, 96, 192, 384), channels=8, num_classes=5,
-                                        kv_source='coarser', sparse_eval=True)).eval()
+                                        context=dict(kv_source='coarser'),
+                                        fusion=dict(sparse=True))).eval()
     labels = list(label_map((96, 128), classes=5, block=70).split(1))
     with torch.no_grad():
         found = module.measure(head, labels, (96, 128), 1, 'cpu')
@@ -94,7 +95,8 @@ def test_analysis_of_every_level(tool, root, labels, tmp_path, monkeypatch, sing
         config = tmp_path / 'single.py'
         config.write_text(
             f"_base_ = '{root}/projects/camvid/configs/specialize-fuse_mnv2_1xb6-600_camvid-360x480"
-            ".py'\nmodel = dict(decode_head=dict(output='single', relabel='naive'))\n")
+            ".py'\nmodel = dict(decode_head=dict(unity_head=None, "
+            "targets=dict(relabel='naive')))\n")
     register_all_modules()
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
@@ -178,7 +180,7 @@ def test_panels_show_what_is_taken():
 def test_sparse_inference_of_a_batch_reports_the_mean():
     torch.manual_seed(0)
     head = randomize(SpecializeFuseHead(in_channels=(4, 6), in_index=(0, 1), channels=16,
-                                        num_classes=5, sparse_eval=True)).eval()
+                                        num_classes=5, fusion=dict(sparse=True))).eval()
     balance(head, features())
     shares = []
     for b in range(2):

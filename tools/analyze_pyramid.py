@@ -58,7 +58,7 @@ def unity_targets(samples: list[SegDataSample], inputs: Tensor, head: nn.Module)
 
 def class_strides(head: nn.Module) -> list[int]:
     """Strides of the levels that say classes, coarse to fine."""
-    return [s for s, weight in zip(head.strides, head.sem_weights, strict=True) if weight]
+    return [s for s in head.strides if f's{s}' in head.sem]
 
 
 def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dict[int, float]]:
@@ -71,7 +71,7 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
     import torch
 
     from mmsparse.models.specialize_fuse.cells import done_cells, up
-    from mmsparse.models.specialize_fuse.targets import is_unity, unity_counts
+    from mmsparse.models.specialize_fuse.targets import unity_counts
     from mmsparse.preprocessing import placements_of, store_maps
 
     head = model.decode_head
@@ -82,7 +82,7 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
     metas = [s.metainfo for s in samples]
     scores = head.predict_by_feat(outputs, metas)
     model.postprocess_result(scores, samples)
-    positive = [is_unity(logits.float(), head.unity_thr).squeeze(1) for logits in unity]
+    positive = [head.fusion.claimed(logits).squeeze(1) for logits in unity]
     sizes = [logits.shape[2:] for logits in sem]
     done = [torch.zeros_like(sem[0][:, 0], dtype=torch.bool)]
     if unity:

@@ -16,9 +16,9 @@ from .refinement_hook import training_iteration
 class ActiveCellsHook(Hook):
     """Log the mean share of active cells, by stride, over the batches of this process.
 
-    For ``mmsparse.SpecializeFuseHead`` with ``sparse_eval=True``; silent for any other head. Writes
-    ``active/s16`` ... in percent to the log and to all backends of the visualizer. With test-time
-    augmentation, the last view of each image counts.
+    For ``mmsparse.SpecializeFuseHead`` with ``fusion=dict(sparse=True)``; silent for any other
+    head. Writes ``active/s16`` ... in percent to the log and to all backends of the visualizer.
+    With test-time augmentation, the last view of each image counts.
     """
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ import torch
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor
 
+from mmsparse.hosts import warn_of_probabilities
 from mmsparse.preprocessing import batch_metas
 
 
@@ -22,7 +23,8 @@ def class_scores(segmentor: BaseSegmentor, images: Tensor) -> Tensor:
     """
     # Heads resize to the size in the metas, so these must speak of the small image.
     scores = segmentor.inference(images, batch_metas(images))
-    if scores.isnan().any():
+    if scores.sum().isnan() and scores.isnan().any():  # the sum alone: also of two infinities
         raise ValueError('the low-resolution segmentor returned NaN logits; check its checkpoint '
                          'and the normalization in data_preprocessor')
+    warn_of_probabilities(segmentor, scores, 'model.probabilities')
     return torch.cat([torch.zeros_like(scores), scores], 1) if scores.shape[1] == 1 else scores

@@ -194,8 +194,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         self.out_channels = head.out_channels  # one channel is a sigmoid
         self.num_classes = max(head.num_classes, 2)
         self.threshold = head.threshold if self.out_channels == 1 else None
-        self.probabilities = (gives_probabilities(self.segmentor) if probabilities is None
-                              else probabilities)
+        self.probabilities = gives_probabilities(self.segmentor, probabilities)
         self.ignore_index = ignore_index_of(self.segmentor)
         self.align_corners = head.align_corners
         self.selector = MODELS.build(inherit(

@@ -2,7 +2,10 @@
 from mmsparse.lazy import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, {
-    'context': ('CoarseToFineContext',),
+    'context': ('CoarseToFineContext', 'FinestContext', 'PooledLevels'),
     'decoder': ('HRFusionDecoder',),
+    'fusing': ('PyramidFusion',),
     'head': ('SpecializeFuseHead',),
+    'losses': ('PyramidLoss',),
+    'targets': ('PyramidTargets',),
 })

@@ -10,6 +10,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmsparse.hosts import gives_probabilities
 from mmsparse.preprocessing import batch_metas
 from mmsparse.registry import MODELS
 
@@ -70,7 +71,8 @@ class SegEnsemble(BaseSegmentor):
             if tuple(logits.shape[2:]) != size:
                 logits = F.interpolate(logits, size=size, mode='bilinear',
                                        align_corners=segmentor.align_corners)
-            mean = mean + logits.softmax(1) / len(self.segmentors)
+            p = logits if gives_probabilities(segmentor) else logits.softmax(1)
+            mean = mean + p / len(self.segmentors)
         return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
 
     inference = encode_decode

@@ -107,10 +107,10 @@ def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
         pixels = size[0] * size[1] * batch_size
         fits = need * pixels < 0.7 * psutil.virtual_memory().available
         chosen = models if fits else dict(refined=models['refined'])
-        found = benchmark(chosen, size=size, batch_size=batch_size, warmup=1,
+        measurements = benchmark(chosen, size=size, batch_size=batch_size, warmup=1,
                           densities=dict(refined=density), iterations=3 if pixels < 3e6 else 1)
         row: dict[str, Any] = dict(size=list(size), batch_size=batch_size)
-        row |= {m.name: dict(ms=m.milliseconds, peak_mib=m.peak_mib) for m in found}
+        row |= {m.name: dict(ms=m.milliseconds, peak_mib=m.peak_mib) for m in measurements}
         if fits:
             need = max(need, row['dense']['peak_mib'] * 2**20 / pixels)
         rows.append(row)
@@ -161,11 +161,11 @@ def plot_scaling(rows: list[dict[str, Any]], title: str, path: Path) -> None:
               lambda r: r['batch_size'])
     for column, (xlabel, group, x) in enumerate((megapixels, images)):
         for model in ('dense', 'refined'):
-            known = [r for r in group if model in r]
-            axes[0, column].plot([x(r) for r in known], [r[model]['ms'] / 1000 for r in known],
-                                 'o-', label=model)
-            axes[1, column].plot([x(r) for r in known],
-                                 [r[model]['peak_mib'] / 1024 for r in known], 'o-', label=model)
+            measured = [r for r in group if model in r]
+            axes[0, column].plot([x(r) for r in measured],
+                                 [r[model]['ms'] / 1000 for r in measured], 'o-', label=model)
+            axes[1, column].plot([x(r) for r in measured],
+                                 [r[model]['peak_mib'] / 1024 for r in measured], 'o-', label=model)
         axes[1, column].set_xlabel(xlabel)
         for row, ylabel in enumerate(('seconds per image', 'peak memory, GiB')):
             axes[row, column].set(ylabel=ylabel, ylim=(0, None))

@@ -68,11 +68,11 @@ def measure_engines(args: argparse.Namespace, device: torch.device) -> list[dict
                 dtype = dict(fp16=torch.float16, fp32=torch.float32)[precision]
                 case = dict(stages=stages, precision=precision, batch_size=batch_size)
                 try:
-                    found = compare_engines(CHANNELS[:stages], mask, ENGINES, device=device,
+                    times = compare_engines(CHANNELS[:stages], mask, ENGINES, device=device,
                                             dtype=dtype, iterations=args.iterations)
                 except torch.OutOfMemoryError:
-                    found = {}
-                rows.append(case | found)
+                    times = {}
+                rows.append(case | times)
     return rows
 
 

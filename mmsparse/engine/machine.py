@@ -35,8 +35,8 @@ def machine(device: torch.device) -> dict[str, str]:
 def engine_name(device: torch.device) -> str:
     """Which sparse engine computes on this device."""
     wheel = spconv_wheel()
-    kind = 'implicit GEMM' if device.type == 'cuda' else 'gathered GEMM on the CPU'
-    return f'{wheel.distribution} {wheel.version}, {kind}'
+    algorithm = 'implicit GEMM' if device.type == 'cuda' else 'gathered GEMM on the CPU'
+    return f'{wheel.distribution} {wheel.version}, {algorithm}'
 
 
 def computes_bfloat16() -> bool:

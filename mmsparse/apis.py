@@ -4,11 +4,9 @@ Letters: ``H, W`` size of an image in pixels.
 """
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmseg.apis
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
@@ -18,11 +16,10 @@ from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmsparse import zoo
-from mmsparse.checkpoint import load_weights
-from mmsparse.engine.config import read_config
+from mmsparse.engine.loading import load_model
 from mmsparse.engine.plain_datasets import plain_datasets
 from mmsparse.masks import check_mask, read_mask
+from mmsparse.models.crm.refiner import CRMRefiner
 from mmsparse.pictures import AS_STORED, read_image
 
 # What a test pipeline may load pictures and labels with; here the picture is given.
@@ -35,13 +32,12 @@ def init_model(config: str | Path | Config,
                checkpoint: str | Path | None = None,
                device: str | None = None,
                cfg_options: dict | None = None) -> nn.Module:
-    """A segmentor in evaluation mode, as ``mmseg.apis.init_model`` builds it.
+    """A segmentor in evaluation mode.
 
     Args:
         config: a file, ``'mmsparse::sparserefine/NAME.py'`` (or ``mmseg::``) of an installed
             package, ``'mmsparse://NAME'`` of the zoo, or a config, which stays as it is.
-        checkpoint: file, URL or ``'mmsparse://NAME'``; ``None`` takes the weights of a config of
-            the zoo, and leaves those of another one random.
+        checkpoint: as for :func:`~mmsparse.engine.loading.load_model`.
         device: such as ``'cuda:0'``; ``None`` takes the first GPU, else the CPU.
         cfg_options: settings that override those of the config, by dotted name.
 
@@ -55,21 +51,12 @@ def init_model(config: str | Path | Config,
             (:func:`mmsparse.checkpoint.load_weights`).
         ValueError: neither the checkpoint nor a test set of the config says what the classes are.
     """
-    checkpoint = zoo.checkpoint_of(config, checkpoint)
-    if isinstance(config, Config):
-        config = copy.deepcopy(config)
-    else:
-        config = read_config(config)
-    model = mmseg.apis.init_model(
-        config, None, device or ('cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)
-    meta = None
-    if checkpoint is not None:
-        meta = load_weights(model, checkpoint).get('meta', {}).get('dataset_meta')
-    if not meta:
+    model = load_model(config, checkpoint, device or (
+        'cuda:0' if torch.cuda.is_available() else 'cpu'), cfg_options)
+    if not model.dataset_meta:
         dataset = tested_dataset(model.cfg)
-        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-        meta = getattr(kind, 'METAINFO', {}) | dict(dataset.get('metainfo') or {})
-    model.dataset_meta = meta
+        cls = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        model.dataset_meta = getattr(cls, 'METAINFO', {}) | dict(dataset.get('metainfo') or {})
     return model
 
 
@@ -135,7 +122,7 @@ def refine_mask(image: Image, mask: Image, model: nn.Module) -> np.ndarray:
         ValueError: a file or array is no image or mask, or their sizes differ.
         TypeError: ``model`` refines no masks.
     """
-    if not hasattr(model, 'refine_scale'):
+    if not isinstance(model, CRMRefiner):
         raise TypeError(f'refine_mask needs a CRMRefiner, got {type(model).__name__}')
     image = check_image(image) if isinstance(image, np.ndarray) else read_image(image)
     mask = check_mask(mask) if isinstance(mask, np.ndarray) else read_mask(mask)
@@ -156,9 +143,9 @@ def check_image(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def transform_name(kind: str | type) -> str:
+def transform_name(transform: str | type) -> str:
     """What a transform is called, without its scope; a class in a pure Python config."""
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+    return transform.rpartition('.')[2] if isinstance(transform, str) else transform.__name__
 
 
 def tested_dataset(config: Config) -> ConfigDict:

@@ -5,14 +5,20 @@ which scores its heads give. Letters: ``B`` images, ``H, W`` size of the batch.
 """
 from __future__ import annotations
 
+import warnings
+from weakref import WeakSet
+
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-# Heads whose `predict` returns softmax(query class) x sigmoid(mask): scores, not logits.
-PROBABILITY_HEADS = ('MaskFormerHead', 'Mask2FormerHead')
+# Heads whose `predict` returns softmax(query class) x sigmoid(mask), with all that inherit from
+# them. By name: importing mmseg's would import mmdet.
+PROBABILITY_HEADS = {'MaskFormerHead', 'Mask2FormerHead'}
+# Heads whose scores a config has spoken of, or that have been looked at.
+_settled: WeakSet[nn.Module] = WeakSet()
 
 
 def last_head(segmentor: nn.Module) -> nn.Module:
@@ -27,9 +33,44 @@ def ignore_index_of(segmentor: nn.Module) -> int:
     return 255 if ignore_index is None else ignore_index
 
 
-def gives_probabilities(segmentor: nn.Module) -> bool:
-    """Whether its scores are probabilities, which need not sum to one, and not logits."""
-    return type(last_head(segmentor)).__name__.endswith(PROBABILITY_HEADS)
+def gives_probabilities(segmentor: nn.Module, setting: bool | None = None) -> bool:
+    """Whether its scores are probabilities, which need not sum to one, and not logits.
+
+    Args:
+        segmentor: with a ``decode_head``, or several.
+        setting: what a config says of it; ``None`` goes by the class of the head. Who asks so calls
+            :func:`warn_of_probabilities` with the scores.
+    """
+    head = last_head(segmentor)
+    if setting is not None:
+        _settled.add(head)
+        return setting
+    return any(cls.__name__ in PROBABILITY_HEADS for cls in type(head).__mro__)
+
+
+def warn_of_probabilities(segmentor: nn.Module, scores: Tensor, key: str) -> None:
+    """Warn if scores that are taken for logits look like probabilities; once for each head.
+
+    The first scores of every head are looked at, unless a config has settled what they are.
+
+    Args:
+        segmentor: that gave them.
+        scores: ``[B, K, h, w]``.
+        key: of the config by which they can be declared probabilities, as
+            ``'model.probabilities'``.
+    """
+    head = last_head(segmentor)
+    if torch.compiler.is_compiling() or head in _settled:  # a graph cannot look at values
+        return
+    _settled.add(head)
+    if gives_probabilities(segmentor) or scores.shape[1] == 1:
+        return
+    low, high = scores.aminmax()
+    if low >= 0 and high <= 1 and (scores.float().sum(1) - 1).abs().max() < 0.05:  # of bfloat16
+        warnings.warn(
+            f'the scores of {type(head).__name__} are taken for logits, but lie between 0 and 1 '
+            f'and sum to 1, as probabilities do: if they are, set {key}=True in the config, else '
+            f'{key}=False', stacklevel=2)
 
 
 def padding_of(meta: dict) -> tuple[int, int, int, int]:

@@ -25,6 +25,14 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def no_scope():
+    """Every test starts without a default scope of MM, whatever set one before it."""
+    from mmengine.registry import DefaultScope
+
+    DefaultScope._instance_dict.clear()
+
+
 @pytest.fixture(scope='session')
 def root() -> Path:
     """The root of the checkout."""

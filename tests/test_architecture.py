@@ -57,6 +57,16 @@ def test_locations_of_registries_exist(name):
     assert registry._imported
 
 
+@pytest.mark.parametrize('place', ['mmsparse/apis.py', 'mmsparse/engine', 'tools',
+                                   'mmsparse/models/sparserefine'])
+def test_a_model_is_known_by_its_class(root, place):
+    """Not by an attribute, which another one may have as well."""
+    path = root / place
+    guessing = [file.name for file in (path.rglob('*.py') if path.is_dir() else [path])
+                if 'hasattr(' in file.read_text()]
+    assert not guessing
+
+
 def test_no_grab_bag_modules(root):
     """A file is called by what is in it."""
     vague = {'utils.py', 'helpers.py', 'misc.py', 'common.py'}

@@ -101,7 +101,7 @@ def test_the_file_gives_what_predict_gives(name, tmp_path):
 
 
 def test_a_head_that_skips_cells_is_written_densely(tmp_path):
-    model = specialize_fuse(sparse_eval=True)
+    model = specialize_fuse(fusion=dict(sparse=True))
     assert export_onnx(model, tmp_path / 'm.onnx', (96, 128), False) < 1e-4
 
 

@@ -13,6 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmengine.runner import BaseLoop, Runner
 from mmseg.utils import register_all_modules
+from torch import nn
 
 from mmsparse.models.specialize_fuse import SpecializeFuseHead
 from mmsparse.visualization import LevelMaps, pyramid_panels
@@ -60,7 +61,8 @@ def test_bench_forces_the_unity_of_the_labels(tool):
     module = tool('bench_pyramid')
     torch.manual_seed(0)
     head = randomize(SpecializeFuseHead(in_channels=(48, 96, 192, 384), channels=8, num_classes=5,
-                                        kv_source='coarser', sparse_eval=True)).eval()
+                                        context=dict(kv_source='coarser'),
+                                        fusion=dict(sparse=True))).eval()
     labels = list(label_map((96, 128), classes=5, block=70).split(1))
     with torch.no_grad():
         found = module.measure(head, labels, (96, 128), 1, 'cpu')
@@ -93,7 +95,8 @@ def test_analysis_of_every_level(tool, root, labels, tmp_path, monkeypatch, sing
         config = tmp_path / 'single.py'
         config.write_text(
             f"_base_ = '{root}/projects/camvid/configs/specialize-fuse_mnv2_1xb6-600_camvid-360x480"
-            ".py'\nmodel = dict(decode_head=dict(output='single', relabel='naive'))\n")
+            ".py'\nmodel = dict(decode_head=dict(unity_head=None, "
+            "targets=dict(relabel='naive')))\n")
     register_all_modules()
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
@@ -177,7 +180,7 @@ def test_panels_show_what_is_taken():
 def test_sparse_inference_of_a_batch_reports_the_mean():
     torch.manual_seed(0)
     head = randomize(SpecializeFuseHead(in_channels=(4, 6), in_index=(0, 1), channels=16,
-                                        num_classes=5, sparse_eval=True)).eval()
+                                        num_classes=5, fusion=dict(sparse=True))).eval()
     balance(head, features())
     shares = []
     for b in range(2):
@@ -188,10 +191,15 @@ def test_sparse_inference_of_a_batch_reports_the_mean():
 
 
 def test_the_hook_logs_means_of_an_epoch():
-    scalars, lines = [], []
-    head = SimpleNamespace(active_share={})
+    class Head(SpecializeFuseHead):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.active_share = {}
+
+    scalars, lines, head, other = [], [], Head(), nn.Identity()
+    other.active_share = {16: 0.5, 4: 0.5}  # of another head
     runner = SimpleNamespace(
-        model=SimpleNamespace(decode_head=head), iter=7, _train_loop=Mock(spec=BaseLoop),
+        model=nn.Sequential(head, other), iter=7, _train_loop=Mock(spec=BaseLoop),
         visualizer=SimpleNamespace(add_scalars=lambda s, step: scalars.append((s, step))),
         logger=SimpleNamespace(info=lines.append))
     hook = HOOKS.build(dict(type='mmsparse.ActiveCellsHook'))

@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmsparse import zoo
 from mmsparse.apis import inference, init_model, refine_mask
 from mmsparse.checkpoint import CheckpointError, UnsafeCheckpointError, load_checkpoint
-from mmsparse.engine.benchmark import load_model
+from mmsparse.engine.loading import load_model
 
 NAMES = sorted(zoo.entries())
 NAME = 'wnet_hrf'

@@ -44,22 +44,21 @@ def unity_truth(samples: list[SegDataSample], inputs: Tensor, head: nn.Module) -
     """Unity targets ``[B, h, w]`` of the images as the network sees them."""
     import torch.nn.functional as F
 
-    from mmsparse.hosts import stack_padded, unpadded_size
     from mmsparse.models.specialize_fuse.targets import pyramid_targets
+    from mmsparse.preprocessing import Placement, stack_padded
 
     labels = []
     for sample in samples:
-        size = unpadded_size(sample.metainfo, inputs)
         label = sample.gt_sem_seg.data[None].float()  # float32 holds labels exactly
-        labels.append(F.interpolate(
-            label, size=size, mode='nearest-exact')[0, 0].to(inputs.device))
+        labels.append(F.interpolate(label, size=Placement.of(sample.metainfo, inputs).size,
+                                    mode='nearest-exact')[0, 0].to(inputs.device))
     return pyramid_targets(stack_padded(labels, inputs, head.ignore_index), head.strides,
                            head.ignore_index)[1]
 
 
 def class_strides(head: nn.Module) -> list[int]:
     """Strides of the levels that say classes, coarse to fine."""
-    return [s for s, weight in zip(head.strides, head.sem_weights, strict=True) if weight]
+    return [s for s in head.strides if f's{s}' in head.sem]
 
 
 def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dict[int, float]]:
@@ -71,18 +70,19 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
     """
     import torch
 
-    from mmsparse.hosts import store_maps
     from mmsparse.models.specialize_fuse.cells import done_cells, up
-    from mmsparse.models.specialize_fuse.targets import is_unity, unity_counts
+    from mmsparse.models.specialize_fuse.targets import unity_counts
+    from mmsparse.preprocessing import placements_of, store_maps
 
     head = model.decode_head
     data = model.data_preprocessor(data, False)
     inputs, samples = data['inputs'], data['data_samples']
     truth = unity_truth(samples, inputs, head)
     sem, unity = outputs = head(model.extract_feat(inputs))
-    scores = head.predict_by_feat(outputs, [s.metainfo for s in samples])
+    metas = [s.metainfo for s in samples]
+    scores = head.predict_by_feat(outputs, metas)
     model.postprocess_result(scores, samples)
-    positive = [is_unity(logits.float(), head.unity_thr).squeeze(1) for logits in unity]
+    positive = [head.fusion.claimed(logits).squeeze(1) for logits in unity]
     sizes = [logits.shape[2:] for logits in sem]
     done = [torch.zeros_like(sem[0][:, 0], dtype=torch.bool)]
     if unity:
@@ -92,8 +92,9 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
         maps = dict(classes=sem[i].argmax(1))
         if unity:
             maps |= dict(done=done[i]) | (dict(unity=positive[i]) if i < len(positive) else {})
-        for name, cells in maps.items():
-            store_maps(samples, f'{name}_s{stride}', up(cells, stride, inputs.shape[2:]))
+        store_maps(samples, placements_of(metas, inputs), **{
+            f'{name}_s{stride}': up(cells, stride, inputs.shape[2:])
+            for name, cells in maps.items()})
     counts = torch.stack([unity_counts(p, t) for p, t in zip(positive, truth, strict=True)]) if (
         unity) else torch.zeros(0, 3)
     return samples, counts, {s: float((~cells).float().mean()) for s, cells in zip(
@@ -142,8 +143,8 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmsparse.engine.benchmark import load_model
     from mmsparse.engine.config import read_config
+    from mmsparse.engine.loading import load_model
     from mmsparse.models.specialize_fuse import SpecializeFuseHead
     from mmsparse.visualization import pyramid_panels
 

@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='*', default=CONFIGS,
-                        help='with sparse_eval=True (default: tokens of each level, tokens of the '
+                        help='with fusion.sparse (default: tokens of each level, tokens of the '
                              'coarsest level)')
     parser.add_argument('--classes', type=int, nargs='+', default=[19, 150, 171], metavar='K')
     parser.add_argument('--shape', type=int, nargs=2, action='append', metavar=('H', 'W'),
@@ -106,8 +106,8 @@ def measure(head: nn.Module, labels: list[Tensor], size: tuple[int, int], iterat
     """Dense and sparse on the same maps, in turns; milliseconds, costs, difference, shares."""
     import torch
 
-    from mmsparse.engine.benchmark import dense_macs
-    from mmsparse.engine.stages import synchronize
+    from mmsparse.engine.complexity import dense_macs
+    from mmsparse.engine.machine import synchronize
     from mmsparse.models.specialize_fuse.cells import grid_size
     from mmsparse.models.specialize_fuse.targets import UNITY, pyramid_targets
 
@@ -124,7 +124,7 @@ def measure(head: nn.Module, labels: list[Tensor], size: tuple[int, int], iterat
                for label in labels]
 
     def run(sparse: bool) -> Tensor:
-        head.sparse_eval = sparse
+        head.fusion.sparse = sparse
         return head.predict(maps, metas, {})
 
     for step in range(-1, iterations):

@@ -103,9 +103,11 @@ def main() -> None:
     from rich.console import Console
 
     from mmsparse.engine import progress_display
-    from mmsparse.engine.benchmark import benchmark, load_model
+    from mmsparse.engine.benchmark import benchmark
     from mmsparse.engine.fusion import fuse_for_inference
+    from mmsparse.engine.loading import load_model
     from mmsparse.engine.machine import machine
+    from mmsparse.models.sparserefine import SparseRefineSegmentor
 
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if device.type != 'cuda' and 'fp16' in args.precision:
@@ -120,7 +122,8 @@ def main() -> None:
                   for name, model in models.items()}
     if args.fuse:
         models = {name: fuse_for_inference(model) for name, model in models.items()}
-    refining = [name for name, model in models.items() if hasattr(model, 'selector')]
+    refining = [name for name, model in models.items()
+                if isinstance(model, SparseRefineSegmentor)]
     densities = {} if args.density is None else dict.fromkeys(refining, args.density)
     rows = []
     clocked = len(refining) * max(args.iterations // 2, min(args.iterations, 3))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has
     from rich.table import Table
 
     from mmsparse.engine.calibration import ScoreCurve
+    from mmsparse.models.sparserefine import SparseRefineSegmentor
 
 WARNINGS = {
     'train': 'calibrated on training images: there the segmentor is more certain than elsewhere, '
@@ -67,16 +68,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.Module:
+def build_model(cfg: Config, checkpoint: str, device: torch.device) -> SparseRefineSegmentor:
     """The model with the weights of its segmentor, or all of them."""
-    from mmengine.model import revert_sync_batchnorm
-    from mmengine.registry import MODELS
-
     from mmsparse.checkpoint import load_checkpoint, load_weights, state_dict_of
+    from mmsparse.engine.loading import load_model
     from mmsparse.models.sparserefine import LearnableSelector, SparseRefineSegmentor
     from mmsparse.models.sparserefine.weights import is_refiner
 
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model = load_model(cfg, None, device)
     if not isinstance(model, SparseRefineSegmentor):
         stop(f'{cfg.filename} builds {type(model).__name__}, not SparseRefineSegmentor: it has no '
              'selector')
@@ -87,7 +86,7 @@ def load_model(cfg: Config, checkpoint: str, device: torch.device) -> torch.nn.M
              'first')
     else:
         load_weights(model.segmentor, checkpoint)
-    return model.to(device).eval()
+    return model
 
 
 def build_loader(cfg: Config, split: str, images: int | None) -> torch.utils.data.DataLoader:
@@ -161,7 +160,6 @@ def main() -> None:
         stop(f'{out} exists; --force overwrites it')
 
     import torch
-    from mmengine.registry import init_default_scope
     from rich.console import Console
 
     from mmsparse.engine import progress_display
@@ -169,10 +167,9 @@ def main() -> None:
     from mmsparse.engine.config import read_config
 
     cfg = read_config(args.config, args.cfg_options)
-    init_default_scope(cfg.default_scope)
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     with one_line_errors():
-        model = load_model(cfg, args.checkpoint, device)
+        model = build_model(cfg, args.checkpoint, device)
     loader = build_loader(cfg, args.split, args.images)
     try:
         with progress_display() as progress:

@@ -52,9 +52,9 @@ def main() -> None:
 
     import torch
 
-    from mmsparse.engine.benchmark import load_model
     from mmsparse.engine.config import read_config
     from mmsparse.engine.export import export_onnx
+    from mmsparse.engine.loading import load_model
     from mmsparse.models.crm import RefinedSegmentor
     from mmsparse.models.sparserefine import SparseRefineSegmentor
 

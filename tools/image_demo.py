@@ -12,9 +12,10 @@ from command_line import ZOO, check_config, find_checkpoint, one_line_errors, st
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import numpy as np
-    import torch
     from mmseg.structures import SegDataSample
     from rich.table import Table
+
+    from mmsparse.models.sparserefine import SparseRefineSegmentor
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -88,7 +89,7 @@ def labels_file(picture: Path) -> Path:
     return picture.with_name(picture.stem.removesuffix('_refined') + '_labels.png')
 
 
-def load_model(args: argparse.Namespace) -> torch.nn.Module:
+def scoring_model(args: argparse.Namespace) -> SparseRefineSegmentor:
     """The model, told to keep the selector's score."""
     from mmdet.visualization.palette import get_palette
 
@@ -114,7 +115,7 @@ def load_model(args: argparse.Namespace) -> torch.nn.Module:
     return model
 
 
-def draw(model: torch.nn.Module, image: np.ndarray, sample: SegDataSample) -> np.ndarray:
+def draw(model: SparseRefineSegmentor, image: np.ndarray, sample: SegDataSample) -> np.ndarray:
     """The five panels."""
     from mmsparse.sparse import EntropySelector
     from mmsparse.visualization import refinement_strip
@@ -179,7 +180,7 @@ def main() -> None:
     from mmsparse.engine.stages import StageClock
     from mmsparse.pictures import read_image
 
-    model = load_model(args)
+    model = scoring_model(args)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     milliseconds: dict[str, list[float]] = {}
     warm = failed = False

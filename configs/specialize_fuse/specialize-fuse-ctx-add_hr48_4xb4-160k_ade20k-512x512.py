@@ -1,3 +1,3 @@
 # Open: how a level meets the coarser one.
 _base_ = './specialize-fuse_hr48_4xb4-160k_ade20k-512x512.py'
-model = dict(decode_head=dict(ctx_fuse='add'))
+model = dict(decode_head=dict(context=dict(merge='add')))

@@ -1,3 +1,3 @@
 # Open: whether a level learns for the finer one.
 _base_ = './specialize-fuse_hr48_4xb4-160k_ade20k-512x512.py'
-model = dict(decode_head=dict(detach_coarse=True))
+model = dict(decode_head=dict(context=dict(detach_coarse=True)))

@@ -1,3 +1,3 @@
 # Open: which levels have attention.
 _base_ = './specialize-fuse_hr48_4xb4-160k_ade20k-512x512.py'
-model = dict(decode_head=dict(ctx_levels=(32, )))
+model = dict(decode_head=dict(context=dict(attention_strides=(32, ))))

@@ -1,3 +1,3 @@
 # Open: what is fused. Logits, uncalibrated between levels.
 _base_ = './specialize-fuse_hr48_4xb4-160k_ade20k-512x512.py'
-model = dict(decode_head=dict(fuse_space='logit'))
+model = dict(decode_head=dict(fusion=dict(space='logit')))

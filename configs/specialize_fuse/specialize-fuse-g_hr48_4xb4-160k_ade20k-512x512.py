@@ -1,3 +1,3 @@
 # G of the paper: F with an asymmetric non-local block on the stride-4 features; 43.07 mIoU (paper).
 _base_ = './specialize-fuse-f_hr48_4xb4-160k_ade20k-512x512.py'
-model = dict(decode_head=dict(context='apnb_finest'))
+model = dict(decode_head=dict(context=dict(type='mmsparse.FinestContext')))

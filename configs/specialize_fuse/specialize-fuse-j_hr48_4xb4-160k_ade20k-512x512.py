@@ -1,3 +1,7 @@
 # J of the paper: our context, one output, the coarse ones auxiliary; 42.63 mIoU (paper).
 _base_ = './specialize-fuse_hr48_4xb4-160k_ade20k-512x512.py'
-model = dict(decode_head=dict(output='single', relabel='naive', sem_weights=(0.4, 0.4, 0.4, 1)))
+model = dict(
+    decode_head=dict(
+        unity_head=None,
+        targets=dict(relabel='naive'),
+        loss_decode=dict(sem_weights=(0.4, 0.4, 0.4, 1))))

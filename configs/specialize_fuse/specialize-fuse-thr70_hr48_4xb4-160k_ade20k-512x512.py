@@ -1,3 +1,3 @@
 # Open: the probability from which a cell counts as unity.
 _base_ = './specialize-fuse_hr48_4xb4-160k_ade20k-512x512.py'
-model = dict(decode_head=dict(unity_thr=0.7))
+model = dict(decode_head=dict(fusion=dict(unity_thr=0.7)))

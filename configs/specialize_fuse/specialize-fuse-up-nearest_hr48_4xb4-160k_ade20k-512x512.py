@@ -1,3 +1,3 @@
 # Open: how the fused map is enlarged.
 _base_ = './specialize-fuse_hr48_4xb4-160k_ade20k-512x512.py'
-model = dict(decode_head=dict(final_upsample='nearest'))
+model = dict(decode_head=dict(fusion=dict(upsample='nearest')))

@@ -4,9 +4,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmsparse import models  # of which a name imports its method when used, not before
 from mmsparse.registry import HOOKS
 
 from .refinement_hook import training_iteration
@@ -16,8 +16,9 @@ from .refinement_hook import training_iteration
 class ActiveCellsHook(Hook):
     """Log the mean share of active cells, by stride, over the batches of this process.
 
-    For ``mmsparse.SpecializeFuseHead`` with ``sparse_eval=True``; silent for any other head. Writes
-    ``active/s16`` ... in percent to the log and to all backends of the visualizer.
+    For ``mmsparse.SpecializeFuseHead`` with ``fusion=dict(sparse=True)``; silent for any other
+    head. Writes ``active/s16`` ... in percent to the log and to all backends of the visualizer. With
+    test-time augmentation, the last view of each image counts.
     """
 
     def __init__(self) -> None:
@@ -30,10 +31,11 @@ class ActiveCellsHook(Hook):
     def _after_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                     outputs: Sequence | None = None, mode: str = 'train') -> None:
         """Note the shares of one batch."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        shares = getattr(getattr(model, 'decode_head', None), 'active_share', None)
-        if mode != 'train' and shares:
-            self._shares.append(dict(shares))
+        if mode == 'train':
+            return
+        for head in runner.model.modules():
+            if isinstance(head, models.SpecializeFuseHead) and head.active_share:
+                self._shares.append(dict(head.active_share))
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Write the means."""

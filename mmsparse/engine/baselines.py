@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from mmseg.models.segmentors import BaseSegmentor
 
-from .benchmark import Measurement, benchmark, load_model, thin_bands
+from .benchmark import Measurement, benchmark, thin_bands
 from .fusion import fuse_for_inference
+from .loading import load_model
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ BASELINES = dict(
 
 
 def load_pair(baseline: Baseline, configs: Path, device: torch.device, height: int = 1024
-              ) -> dict[str, nn.Module]:
+              ) -> dict[str, BaseSegmentor]:
     """The dense and the refining model with random weights, both fused for inference.
 
     Args:
@@ -59,8 +60,8 @@ def load_pair(baseline: Baseline, configs: Path, device: torch.device, height: i
         height: of the images that will be measured. A low-resolution size given in pixels belongs
             to the paper's 1024 and is scaled.
     """
-    models = {kind: fuse_for_inference(load_model(str(configs / file), None, device))
-              for kind, file in baseline.configs.items()}
+    models = {name: fuse_for_inference(load_model(configs / file, None, device))
+              for name, file in baseline.configs.items()}
     refined = models['refined']
     if refined.low_res_size is not None:
         refined.low_res_size = tuple(round(n * height / 1024) for n in refined.low_res_size)
@@ -100,7 +101,7 @@ class PairMeasurement:
         return self.refined.stages['low-resolution pass'] + self.unet_gmacs / rate * 1000
 
 
-def compare_pair(models: dict[str, nn.Module], density: float, size: tuple[int, int],
+def compare_pair(models: dict[str, BaseSegmentor], density: float, size: tuple[int, int],
                  **options) -> PairMeasurement:
     """Measure a pair of :func:`load_pair`.
 

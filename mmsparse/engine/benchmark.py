@@ -13,20 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
+from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from mmsparse import zoo
-from mmsparse.checkpoint import load_weights
 from mmsparse.datasets.scenes import render_scene
+from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
+from mmsparse.preprocessing import plain_samples
 from mmsparse.sparse import SparseMap
 
-from .config import read_config
-from .machine import peak_memory
-from .stages import StageClock, synchronize
+from .complexity import dense_macs
+from .machine import peak_memory, synchronize
+from .stages import StageClock
 
 PRECISIONS = ('fp32', 'fp16')
 # What is timed: mmseg's predict; the network alone, as it comes out of its head; or from an image
@@ -69,22 +68,6 @@ class Measurement:
         return asdict(self)
 
 
-def load_model(config: str, checkpoint: str | None, device: torch.device,
-               cfg_options: dict | None = None) -> nn.Module:
-    """A segmentor in evaluation mode; random weights without a checkpoint, nothing is fetched.
-
-    ``'mmsparse://NAME'`` of the zoo is a config with its weights. Raises as
-    :func:`mmsparse.checkpoint.load_weights`.
-    """
-    checkpoint = zoo.checkpoint_of(config, checkpoint)
-    cfg = read_config(config, cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmseg'))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    if checkpoint is not None:
-        load_weights(model, checkpoint)
-    return model.to(device).eval()
-
-
 def thin_bands(size: tuple[int, int], density: float, batch_size: int = 1, spacing: int = 40
                ) -> Tensor:
     """Winding bands, bool ``[B, H, W]`` with exactly ``round(density H W)`` pixels an image.
@@ -115,15 +98,12 @@ def scene_batch(batch_size: int, size: tuple[int, int]) -> Tensor:
 
 
 @contextlib.contextmanager
-def forced_selection(model: nn.Module, mask: Tensor | None) -> Iterator[None]:
-    """Let a refining model refine these pixels; its selector runs, but is not listened to.
+def forced_selection(model: SparseRefineSegmentor, mask: Tensor) -> Iterator[None]:
+    """Let a model refine these pixels; its selector runs, but is not listened to.
 
     With random weights a selector's choice means nothing, with a mask of the paper's density the
-    time does. ``None`` changes nothing.
+    time does.
     """
-    if mask is None or not hasattr(model, 'selector'):
-        yield
-        return
     selector, original = model.selector, model.selector.forward
     selector.forward = lambda *args: original(*args)._replace(mask=mask)
     try:
@@ -147,7 +127,7 @@ def precision_context(models: Sequence[nn.Module], precision: str, device: torch
         return
     if device.type != 'cuda':
         raise ValueError(f'precision fp16 needs a CUDA device, got {device}')
-    extractors = [m.decode_head.extractor for m in models if hasattr(m, 'selector')]
+    extractors = [m.decode_head.extractor for m in models if isinstance(m, SparseRefineSegmentor)]
     for extractor in extractors:
         extractor.half()
     try:
@@ -177,7 +157,7 @@ def predict_time(model: nn.Module, batch: dict, device: torch.device, mode: str 
     return (time.perf_counter() - start) * 1000, result
 
 
-def benchmark(models: dict[str, nn.Module],
+def benchmark(models: dict[str, BaseSegmentor],
               *,
               size: tuple[int, int],
               batch_size: int = 1,
@@ -197,37 +177,40 @@ def benchmark(models: dict[str, nn.Module],
         size: ``(H, W)`` of the images.
         batch_size: ``B``.
         precision: ``'fp32'`` or ``'fp16'``.
-        densities: by name, the share of pixels that a refining model is made to refine, in
-            :func:`thin_bands`; without, its selector decides.
+        densities: by name, the share of pixels that a ``SparseRefineSegmentor`` is made to refine,
+            in :func:`thin_bands`; without, its selector decides.
         mode: what is timed, one of ``MODES``; stages are known of ``'predict'`` alone.
         iterations: timed passes of every model.
         warmup: passes before them.
         progress: called after every pass.
 
     Raises:
-        ValueError: precision or mode are unknown.
+        TypeError: a model is no segmentor.
+        ValueError: precision or mode are unknown, or ``densities`` names another model.
     """
     if mode not in MODES:
         raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
+    for name, model in models.items():
+        if not isinstance(model, BaseSegmentor):
+            raise TypeError(f'{name} is a {type(model).__name__}, but only segmentors of mmseg are '
+                            'measured')
+    refiners = {name: model for name, model in models.items()
+                if isinstance(model, SparseRefineSegmentor)}
+    if others := sorted((densities or {}).keys() - refiners.keys()):
+        raise ValueError(f'densities names {others}; models of SparseRefine are {list(refiners)}')
     names = list(models)
     device = next(models[names[0]].parameters()).device
     images = scene_batch(batch_size, size)
-    meta = dict(ori_shape=size, img_shape=size, pad_shape=size)
-    raw = dict(inputs=list(images),
-               data_samples=[SegDataSample(metainfo=dict(meta)) for _ in images])
-    batches = {name: models[name].data_preprocessor(dict(raw), False) for name in names}
-    masks: dict[str, Tensor | None] = dict.fromkeys(names)
-    for name, density in (densities or {}).items():
-        masks[name] = thin_bands(size, density, batch_size).to(device)
-
+    batches = {name: models[name].data_preprocessor(
+        dict(inputs=list(images), data_samples=plain_samples(images)), False) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    clocks = {name: StageClock(model) for name, model in models.items()
-              if hasattr(model, 'STAGES') and mode == 'predict'}
-    others: dict[str, list[float]] = {name: [] for name in clocks}
+    clocks = {name: StageClock(model) for name, model in refiners.items() if mode == 'predict'}
+    between: dict[str, list[float]] = {name: [] for name in clocks}
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision_context(list(models.values()), precision, device))
-        for name in names:
-            stack.enter_context(forced_selection(models[name], masks[name]))
+        for name, density in (densities or {}).items():
+            mask = thin_bands(size, density, batch_size).to(device)
+            stack.enter_context(forced_selection(refiners[name], mask))
         for step in range(-warmup, iterations):
             turn = step % len(names)
             for name in names[turn:] + names[:turn]:
@@ -239,7 +222,7 @@ def benchmark(models: dict[str, nn.Module],
             for name, clock in clocks.items():
                 with clock:
                     elapsed, _ = predict_time(models[name], batches[name], device)
-                others[name].append(elapsed - sum(x[-1] for x in clock.milliseconds.values()))
+                between[name].append(elapsed - sum(x[-1] for x in clock.milliseconds.values()))
                 progress()
         costs = {name: cost(models[name], batches[name], device, mode) for name in names}
     return [Measurement(
@@ -247,7 +230,7 @@ def benchmark(models: dict[str, nn.Module],
         milliseconds=statistics.median(seconds[name]),
         p95=float(np.percentile(seconds[name], 95)),
         stages={title: statistics.median(entries) / batch_size for title, entries in
-                {**clocks[name].milliseconds, 'other': others[name]}.items()}
+                {**clocks[name].milliseconds, 'other': between[name]}.items()}
         if name in clocks else {},
         **costs[name]) for name in names]
 
@@ -295,12 +278,12 @@ def compare_engines(channels: Sequence[int], mask: Tensor, engines: Sequence[str
     return rows
 
 
-def cost(model: nn.Module, batch: dict, device: torch.device, mode: str
+def cost(model: BaseSegmentor, batch: dict, device: torch.device, mode: str
          ) -> dict[str, float | None]:
     """Density, GMACs per image and peak memory of one pass."""
     peak = peak_memory(lambda: predict_time(model, batch, device, mode), device)
     density = None
-    if hasattr(model, 'selector'):
+    if isinstance(model, SparseRefineSegmentor):
         samples = predict_time(model, batch, device)[1]
         mask = torch.cat([s.selected.data for s in samples])
         density = float(mask.float().mean())
@@ -312,19 +295,8 @@ def cost(model: nn.Module, batch: dict, device: torch.device, mode: str
 
 
 @torch.no_grad()
-def dense_macs(function: Callable[[], Any]) -> int:
-    """Multiply-accumulates of the convolutions and matrix products that a function runs.
-
-    Counted by torch's own counter; operators it does not know (deformable attention) count 0.
-    """
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops() // 2
-
-
-@torch.no_grad()
-def refined_macs(model: nn.Module, batch: dict, mask: Tensor) -> int:
-    """Multiply-accumulates of a refining model that refines ``mask``, bool ``[B, H, W]``.
+def refined_macs(model: SparseRefineSegmentor, batch: dict, mask: Tensor) -> int:
+    """Multiply-accumulates of a model that refines ``mask``, bool ``[B, H, W]``.
 
     Low-resolution pass, sparse U-Net by its pairs of pixels, classifier and ensembler by their
     weights; a learned selector as it is.

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmsparse.hosts import stack_padded, unpadded_size
 from mmsparse.labels import LabelCheck
+from mmsparse.preprocessing import placements_of, stack_padded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
 
 
 def candidate_thresholds(highest: float) -> Tensor:
@@ -124,12 +126,12 @@ class ScoreCurve:
 
 
 @torch.no_grad()
-def score_curve(model: nn.Module, batches: Iterable[dict],
+def score_curve(model: SparseRefineSegmentor, batches: Iterable[dict],
                 progress: Callable[[], None] = lambda: None) -> ScoreCurve:
-    """Count a refining model's selection scores over images; nothing is refined.
+    """Count a model's selection scores over images; nothing is refined.
 
     Args:
-        model: a ``SparseRefineSegmentor`` in evaluation mode.
+        model: in evaluation mode.
         batches: of a dataloader of test mode, with ground truth.
         progress: called after every batch.
 
@@ -144,13 +146,15 @@ def score_curve(model: nn.Module, batches: Iterable[dict],
         inputs, samples = batch['inputs'], batch['data_samples']
         low = model.low_logits(inputs, samples)
         metas = [s.metainfo for s in samples]
-        valid = model.valid(inputs, low, metas)
+        placements = placements_of(metas, inputs)
+        valid = model.valid(inputs, low, placements)
         # Ground truth has the original size, the model may see another one. Plain 'nearest' would
         # move labels by half a pixel.
         labels = stack_padded([
             F.interpolate(check(s.gt_sem_seg.data, meta['ori_shape'], meta)[None, None].float(),
-                          size=unpadded_size(meta, inputs), mode='nearest-exact')[0, 0]
-            for s, meta in zip(samples, metas, strict=True)], inputs, model.ignore_index)
+                          size=placement.size, mode='nearest-exact')[0, 0]
+            for s, meta, placement in zip(samples, metas, placements, strict=True)],
+            inputs, model.ignore_index)
         known = labels != model.ignore_index
         curve.count(model.selector.score(inputs, low), low.classes() != labels,
                     known if valid is None else known & valid)

@@ -1,36 +1,54 @@
-"""Multiply-accumulates and parameters of a config's model, counted without computing."""
+"""Multiply-accumulates of a function; with parameters, of a model without computing."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModule, revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from .benchmark import dense_macs
+from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone, SwiftNetResNet
+from mmsparse.preprocessing import batch_metas
+
 from .config import read_config
+
+
+@torch.no_grad()
+def dense_macs(function: Callable[[], Any]) -> int:
+    """Multiply-accumulates of the convolutions and matrix products that a function runs.
+
+    Counted by torch's own counter; operators it does not know (deformable attention) count 0.
+    """
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() // 2
 
 
 def pretrained_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters that start from a checkpoint, as far as ``init_cfg`` says so.
 
-    A module may say more: ``pretrained_prefixes()`` which of its own do, ``PRETRAINED_WITH``
-    (child to child) which of its children start from another's weights.
+    A ``SwiftNetResNet`` may keep some parts of it only; the norms of a pyramid's levels start with
+    its encoder.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for name, module in model.named_modules():
-        cfg = getattr(module, 'init_cfg', None)
+        cfg = module.init_cfg if isinstance(module, BaseModule) else None
         if not isinstance(cfg, dict) or cfg.get('type') != 'Pretrained':
             continue
-        prefixes = getattr(module, 'pretrained_prefixes', lambda: ('',))()
+        prefixes = module.pretrained_prefixes() if isinstance(module, SwiftNetResNet) else ('',)
         dot = f'{name}.' if name else ''
-        found |= {dot + key for key, _ in module.named_parameters() if key.startswith(prefixes)}
+        names |= {dot + key for key, _ in module.named_parameters() if key.startswith(prefixes)}
     for name, module in model.named_modules():
-        for child, source in getattr(module, 'PRETRAINED_WITH', {}).items():
+        if isinstance(module, SwiftNetPyramidBackbone):
             dot = f'{name}.' if name else ''
-            if any(key.startswith(f'{dot}{source}.') for key in found):
-                found |= {f'{dot}{child}.{key}'
-                          for key, _ in getattr(module, child).named_parameters()}
-    return found
+            for child, source in module.PRETRAINED_WITH.items():
+                if any(key.startswith(f'{dot}{source}.') for key in names):
+                    names |= {f'{dot}{child}.{key}'
+                              for key, _ in module.get_submodule(child).named_parameters()}
+    return names
 
 
 @torch.no_grad()
@@ -55,9 +73,8 @@ def complexity(config: str, size: tuple[int, int], cfg_options: dict | None = No
     with torch.device('meta'):
         model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
         inputs = torch.empty(1, 3, *size)
-    metas = [dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)]
     try:
-        macs = dense_macs(lambda: model.encode_decode(inputs, metas))
+        macs = dense_macs(lambda: model.encode_decode(inputs, batch_metas(inputs)))
     except (NotImplementedError, RuntimeError) as error:
         raise NotImplementedError(
             f'{type(model).__name__} cannot be counted without computing; `mim run mmsparse '

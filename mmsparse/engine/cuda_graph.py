@@ -4,9 +4,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
 
 WARMUP = 3  # passes that choose algorithms and allocate, which a capture must not
 
@@ -64,12 +68,12 @@ class GraphReplay:
 
 
 @contextlib.contextmanager
-def graphed_low_resolution(model: nn.Module) -> Iterator[None]:
-    """Let a refining model on CUDA replay its low-resolution pass from graphs.
+def graphed_low_resolution(model: SparseRefineSegmentor) -> Iterator[None]:
+    """Let a model on CUDA replay its low-resolution pass from graphs.
 
     Args:
-        model: a :class:`~mmsparse.models.sparserefine.SparseRefineSegmentor` in evaluation mode;
-            the graphs hold for images of the sizes it has seen, and are dropped at the end.
+        model: in evaluation mode; the graphs hold for images of the sizes it has seen, and are
+            dropped at the end.
 
     Raises:
         ValueError: the model is in training mode or not on CUDA.

@@ -15,6 +15,8 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from torch import Tensor, nn
 
+from mmsparse.preprocessing import normalize
+
 OPSET = 18
 TOLERANCE = 1e-3  # relative, of float32 logits; share of pixels with another class
 # What mmseg's pipelines do to a picture in memory that needs no resizing.
@@ -41,11 +43,8 @@ class ExportedSegmentor(nn.Module):
             image: float32 ``[1, 3, H, W]``, 0 to 255, in the channel order that the network takes:
                 RGB where the data preprocessor has ``bgr_to_rgb``.
         """
-        preprocessor = self.model.data_preprocessor
         height, width = image.shape[2:]
-        if preprocessor._enable_normalize:
-            image = (image - preprocessor.mean) / preprocessor.std
-        sample, = self.model.predict(self._pad(image))
+        sample, = self.model.predict(self._pad(normalize(image, self.model.data_preprocessor)))
         if self.include_argmax:
             return sample.pred_sem_seg.data[..., :height, :width].long()
         return sample.seg_logits.data[None, :, :height, :width]

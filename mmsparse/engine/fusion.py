@@ -2,12 +2,23 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
+import torch
 from mmcv.cnn import ConvModule, fuse_conv_bn
+from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from torch import channels_last, nn
 
+from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone
 
-def fuse_for_inference(model: nn.Module) -> nn.Module:
+from .openvino import OpenVINOEncodeDecode
+
+BACKENDS = ('torch', 'openvino')
+DTYPES = ('float32', 'bfloat16')
+
+
+def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str = 'float32'
+                       ) -> nn.Module:
     """Fold batch norms into the convolutions before them and lay images out pixel by pixel.
 
     For any mmseg or mmdet model, the low-resolution segmentor inside a refining model included. The
@@ -17,12 +28,31 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
     Args:
         model: changed in place; it can no longer be trained, and its state dict no longer fits the
             config.
+        backend: what computes the dense networks of mmseg in it, the low-resolution segmentor of a
+            refining model for one: ``'torch'``, or ``'openvino'`` on the CPU, which compiles them
+            at the first image of each size. Where OpenVINO is missing a warning says so, and torch
+            computes.
+        dtype: ``'float32'``, or ``'bfloat16'`` for all that need not be exact: convolutions and
+            matrix products, sparse ones included. For CPUs with instructions for it (AMX,
+            avx512_bf16).
 
     Returns:
         The same model, in evaluation mode.
+
+    Raises:
+        ValueError: backend or dtype are unknown, or not for the device that the model is on.
     """
+    for name, value, allowed in (('backend', backend, BACKENDS), ('dtype', dtype, DTYPES)):
+        if value not in allowed:
+            raise ValueError(f'{name} must be one of {allowed}, got {value!r}')
+    device = next(model.parameters()).device.type
+    if dtype == 'bfloat16' and device != 'cpu':
+        raise ValueError(f"dtype 'bfloat16' is for the CPU, the model is on {device}; use autocast")
+    if (backend, dtype) != (BACKENDS[0], DTYPES[0]) and not isinstance(model, BaseSegmentor):
+        raise ValueError(f'backend {backend!r} with dtype {dtype!r} is for segmentors of mmseg, '
+                         f'got {type(model).__name__}')
     for module in list(model.modules()):
-        if hasattr(module, 'unshare'):
+        if isinstance(module, SwiftNetPyramidBackbone):
             module.unshare()
     convolutions: set[int] = set()
     for module in model.modules():
@@ -41,4 +71,22 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.to(memory_format=channels_last)
-    return model.requires_grad_(False)
+    model.requires_grad_(False)
+    if backend == 'openvino':
+        use_openvino(model, dtype)
+    if dtype == 'bfloat16':
+        for name in ('forward', 'encode_decode'):  # the first may call the second: a context each
+            in_bfloat16 = torch.autocast(device, torch.bfloat16)(getattr(model, name))
+            setattr(model, name, in_bfloat16)
+    return model
+
+
+def use_openvino(model: nn.Module, dtype: str) -> None:
+    """Let OpenVINO compute the networks of mmseg in a model; warn where it is missing."""
+    for segmentor in (m for m in model.modules() if isinstance(m, EncoderDecoder)):
+        try:
+            segmentor.encode_decode = OpenVINOEncodeDecode(segmentor, dtype)
+        except ModuleNotFoundError:
+            warnings.warn('OpenVINO is not installed, torch computes instead: '
+                          "pip install 'mmsparse[openvino]'", stacklevel=3)
+            return

@@ -13,7 +13,11 @@ from torch import nn
 from mmsparse.compat import spconv_wheel
 from mmsparse.memory import trim_heap
 
-from .stages import synchronize
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what was asked of it."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
 
 
 def machine(device: torch.device) -> dict[str, str]:

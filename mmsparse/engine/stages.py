@@ -1,6 +1,6 @@
-"""Where the time of a refining model goes: its stages, timed from outside.
+"""Where the time of SparseRefine goes: its stages, timed from outside.
 
-The model only names its stages; nothing in it knows of clocks.
+Nothing in the model knows of clocks.
 """
 from __future__ import annotations
 
@@ -9,44 +9,51 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-import torch
 from torch import nn
 
+from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what was asked of it."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
+from .machine import synchronize
+
+# Title: the methods and submodules (dotted) of the model that make up the stage, in the order of
+# the data's way. They must not call each other.
+STAGES = {
+    'low-resolution pass': ('low_logits',),
+    'selection': ('selector',),
+    'gathering': ('gather',),
+    'U-Net': ('decode_head.extractor',),
+    'ensembling': ('decode_head.classifier', 'decode_head.ensembler'),
+    'write-back': ('write_back',),
+}
 
 
 class StageClock:
-    """Time the stages of every ``predict`` of a model, while used as a context manager.
+    """Time the ``STAGES`` of every ``predict`` of a model, while used as a context manager.
 
     The device is synchronized around each stage, so a total taken inside is larger than one taken
     without the clock.
 
     Args:
-        model: with ``STAGES``, a dict from the title of a stage to the names of the methods and
-            submodules (dotted) that make it up; they must not call each other.
+        model: whose stages are timed.
 
     Attributes:
         milliseconds: title to one entry per call of ``predict``; 0 for a stage that did not run.
 
     Raises:
-        TypeError: the model has no ``STAGES``.
+        TypeError: the model is no ``SparseRefineSegmentor``.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        if not hasattr(model, 'STAGES'):
-            raise TypeError(f'{type(model).__name__} names no STAGES to time; '
-                            'SparseRefineSegmentor does')
+    def __init__(self, model: SparseRefineSegmentor) -> None:
+        if not isinstance(model, SparseRefineSegmentor):
+            raise TypeError('StageClock times the stages of a SparseRefineSegmentor, got '
+                            f'{type(model).__name__}')
         self.model = model
         self.device = next(model.parameters()).device
-        self.milliseconds: dict[str, list[float]] = {title: [] for title in model.STAGES}
+        self.milliseconds: dict[str, list[float]] = {title: [] for title in STAGES}
         self._wrapped: list[tuple[Any, str, Callable | None]] = []
 
     def __enter__(self) -> StageClock:
-        for title, names in self.model.STAGES.items():
+        for title, names in STAGES.items():
             for name in names:
                 self._wrap(name, lambda ms, title=title: self._add(title, ms))
         predict = self.model.predict

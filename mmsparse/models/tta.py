@@ -8,9 +8,9 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.segmentors import SegTTAModel as StockTTAModel
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmsparse.hosts import gives_probabilities, last_head
+from mmsparse.hosts import gives_probabilities, last_head, warn_of_probabilities
 from mmsparse.registry import MODELS
 
 
@@ -27,11 +27,18 @@ class SegTTAModel(StockTTAModel):
 
     Args:
         module: the segmentor or its config.
+        probabilities: its scores are probabilities, not logits; ``None`` (default) knows it of
+            mmseg's heads. Only of mmseg's segmentors: those of this package give logits.
         data_preprocessor: as in mmengine.
 
     Raises:
         ValueError: at the first image, if the segmentor predicts no ``seg_logits``.
     """
+
+    def __init__(self, module: dict | nn.Module, probabilities: bool | None = None,
+                 data_preprocessor: dict | nn.Module | None = None) -> None:
+        super().__init__(module, data_preprocessor)
+        self.probabilities = probabilities
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[SegDataSample]]
                     ) -> list[SegDataSample]:
@@ -56,6 +63,10 @@ class SegTTAModel(StockTTAModel):
 
     def _probabilities(self, scores: Tensor) -> Tensor:
         """Of ``seg_logits`` ``[K or 1, H, W]``, float32."""
-        ready = len(scores) == 1 or (
-            isinstance(self.module, EncoderDecoder) and gives_probabilities(self.module))
-        return scores.float() if ready else scores.float().softmax(0)
+        if len(scores) == 1:
+            return scores.float()
+        if isinstance(self.module, EncoderDecoder):
+            if gives_probabilities(self.module, self.probabilities):
+                return scores.float()
+            warn_of_probabilities(self.module, scores[None], 'tta_model.probabilities')
+        return scores.float().softmax(0)

@@ -93,7 +93,7 @@ class Study:
                 nn.utils.clip_grad_norm_(parameters, 5)
                 optimizer.step()
                 schedule.step()
-                progress.update(task, advance=1, note=f'loss {float(total):.3f}')
+                progress.update(task, advance=1, note=f'loss {total.item():.3f}')
         return time.perf_counter() - start
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from mmsparse.engine.benchmark import dense_macs
+from mmsparse.engine.complexity import dense_macs
 from mmsparse.engine.config import read_config
 from mmsparse.engine.machine import machine, peak_memory
 

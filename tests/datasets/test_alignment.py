@@ -9,7 +9,7 @@ from mmseg.structures import SegDataSample
 
 from mmsparse.datasets import KeepLowRes, LoadLowResLogits, RandomSquareCropAndScale, RenderScene
 from mmsparse.engine.calibration import score_curve
-from mmsparse.hosts import store_maps
+from mmsparse.preprocessing import placements_of, store_maps
 from mmsparse.sparse import UpsampledLogits
 from tests import authors
 
@@ -94,8 +94,10 @@ def test_maps_of_resized_images(width):
     def pairs():
         for column in range(10, width - 10):
             image, label = edge_at(column, (1, width))
-            sample = SegDataSample(metainfo=dict(ori_shape=(1, 160)))
-            store_maps([sample], 'found', torch.from_numpy(label)[None].long())
+            meta = dict(ori_shape=(1, 160))
+            sample = SegDataSample(metainfo=meta)
+            store_maps([sample], placements_of([meta], torch.zeros(1, 3, 1, width)),
+                       found=torch.from_numpy(label)[None].long())
             wide = F.interpolate(torch.from_numpy(image[None, ..., 0]).float()[None],
                                  size=(1, 160), mode='bilinear', align_corners=False)
             yield wide.flatten().numpy(), sample.found.data[0, 0].numpy()

@@ -7,17 +7,17 @@ from torch import nn
 from mmsparse.engine.benchmark import (
     benchmark,
     compare_engines,
-    dense_macs,
     forced_selection,
     precision_context,
     predict_time,
     thin_bands,
 )
+from mmsparse.engine.complexity import dense_macs
 from mmsparse.engine.machine import dense_conv_rate, peak_memory
 from mmsparse.engine.stages import StageClock
 from mmsparse.registry import MODELS
 from mmsparse.sparse import Topology
-from tests.models.tiny import batch, build_refine, segmentor_cfg
+from tests.models.tiny import batch, build_refine, refined_cfg, segmentor_cfg
 
 STAGES = ['low-resolution pass', 'selection', 'gathering', 'U-Net', 'ensembling', 'write-back']
 
@@ -45,7 +45,7 @@ def test_a_stage_that_does_not_run_takes_no_time():
 
 
 def test_a_model_without_stages_is_named():
-    with pytest.raises(TypeError, match='Linear names no STAGES'):
+    with pytest.raises(TypeError, match='stages of a SparseRefineSegmentor, got Linear'):
         StageClock(nn.Linear(2, 2))
 
 
@@ -103,6 +103,21 @@ def test_measures_models_in_turns():
         8 * k + (2 * k + 2) * 64 + 64 * 2 + k * 64 + 64 * k)
     low = dense_macs(lambda: models['refined'].low_resolution(torch.zeros(2, 3, 96, 128)))
     assert refined.gmacs == pytest.approx((low + pixels) / 2 / 1e9, rel=1e-9)
+
+
+def test_what_is_measured_goes_by_the_class():
+    """A CRMRefiner has a selector, too, and is no segmentor; a selector alone refines nothing."""
+    refiner = MODELS.build(refined_cfg()['refiner'] | dict(
+        test_cfg=dict(selector=dict(type='mmsparse.EntropySelector', alpha=0.3))))
+    assert isinstance(refiner.selector, nn.Module)
+    with pytest.raises(TypeError, match='crm is a CRMRefiner, but only segmentors of mmseg'):
+        benchmark({'crm': refiner}, size=(96, 128))
+    dense = MODELS.build(ConfigDict(segmentor_cfg())).eval()
+    with pytest.raises(ValueError, match=r"densities names \['dense'\]; .* SparseRefine are \[\]"):
+        benchmark({'dense': dense}, size=(96, 128), densities=dict(dense=0.1))
+    dense.selector = refiner.selector
+    row, = benchmark({'dense': dense}, size=(96, 128), iterations=1, warmup=1)
+    assert row.density is None and row.stages == {}
 
 
 def test_dense_macs_by_hand():

@@ -9,7 +9,7 @@ from mmseg.structures import SegDataSample
 
 from mmsparse.engine.calibration import ScoreCurve, candidate_thresholds, plot, score_curve
 from mmsparse.evaluation import selection_counts
-from mmsparse.hosts import valid_mask
+from mmsparse.preprocessing import valid_mask
 from tests.models.tiny import batch, build_refine
 
 
@@ -66,8 +66,8 @@ class PixelByPixel:
     def low_logits(self, inputs, samples):
         return SimpleNamespace(classes=lambda: (inputs[:, 1] > 99).long())
 
-    def valid(self, inputs, low, metas):
-        return valid_mask(metas, inputs)
+    def valid(self, inputs, low, placements):
+        return valid_mask(placements, inputs)
 
 
 @pytest.mark.parametrize('padding', [dict(size=(130, 144)), dict(size_divisor=32)])

@@ -1,14 +1,21 @@
-"""What folding must leave alone; on the five baselines: tests/models/test_cityscapes_configs.py."""
+"""What folding must leave alone, and what else computes.
+
+On the five baselines: tests/models/test_cityscapes_configs.py.
+"""
+import sys
+
 import pytest
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmsparse.engine.fusion import fuse_for_inference
+from tests.models.tiny import batch, build_refine, segmentor_cfg
 
 
+@torch.no_grad()
 def shake(model):
     """Norms that do something."""
     for module in model.modules():
@@ -74,3 +81,66 @@ def test_crm():
     assert before.std() > 0.02
     torch.testing.assert_close(after, before, atol=1e-3, rtol=0)
     assert norms > sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 3
+
+
+def build_plain(**kwargs):
+    torch.manual_seed(0)
+    return shake(MODELS.build(ConfigDict(segmentor_cfg(**kwargs))))
+
+
+def relative(result, expected):
+    return float((result.float() - expected).norm() / expected.norm())
+
+
+SLIDE = dict(mode='slide', crop_size=(64, 64), stride=(40, 40))
+
+
+@pytest.mark.parametrize('build', [
+    build_plain, lambda: build_plain(test_cfg=SLIDE), build_refine,
+    lambda: build_refine(upsample='bilinear', low_res_size=(50, 47))])
+@torch.no_grad()
+def test_openvino_gives_the_same_logits(build):
+    """For batches and images of several sizes, by all that a model computes them with."""
+    fused = fuse_for_inference(build(), backend='openvino')
+    for batch_size, size in ((1, (96, 101)), (2, (96, 101)), (1, (120, 97))):
+        expected, results = (model(**batch(fused, batch_size, size=size), mode='predict')
+                             for model in (build(), fused))
+        for before, after in zip(expected, results, strict=True):
+            assert relative(after.seg_logits.data, before.seg_logits.data) < 1e-5
+
+
+@pytest.mark.parametrize('backend', ['torch', 'openvino'])
+@pytest.mark.parametrize('build', [build_plain, build_refine])
+@torch.no_grad()
+def test_bfloat16(build, backend):
+    """Sparse and dense layers; selection and ensembling stay exact."""
+    fused = fuse_for_inference(build(), backend=backend, dtype='bfloat16')
+    expected, results = (model(**batch(fused), mode='predict') for model in (build(), fused))
+    for before, after in zip(expected, results, strict=True):
+        difference = relative(after.seg_logits.data, before.seg_logits.data)
+        assert difference < 0.1  # some pixels are selected by one and not by the other
+        # a CPU without instructions for bfloat16 lets OpenVINO compute in float32
+        assert difference > 1e-4 or (backend == 'openvino' and build is build_plain)
+    assert not torch.is_autocast_enabled('cpu')
+
+
+def test_a_segmentor_without_openvino(monkeypatch):
+    """Says so, once, and computes by torch."""
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    with pytest.warns(UserWarning, match=r'mmsparse\[openvino\]') as caught:
+        fused = fuse_for_inference(build_refine(), backend='openvino')
+    assert sum('OpenVINO' in str(warning.message) for warning in caught) == 1
+    expected, results = (model(**batch(fused), mode='predict') for model in (build_refine(), fused))
+    for before, after in zip(expected, results, strict=True):
+        assert relative(after.seg_logits.data, before.seg_logits.data) < 1e-5
+
+
+def test_what_cannot_be_chosen_is_refused():
+    with pytest.raises(ValueError, match="backend must be one of .*, got 'tensorrt'"):
+        fuse_for_inference(build_plain(), backend='tensorrt')
+    with pytest.raises(ValueError, match="dtype must be one of .*, got 'int8'"):
+        fuse_for_inference(build_plain(), dtype='int8')
+    with pytest.raises(ValueError, match="backend 'openvino' .* got Sequential"):
+        fuse_for_inference(nn.Sequential(nn.Conv2d(3, 3, 1)), backend='openvino')
+    with pytest.raises(ValueError, match="'bfloat16' is for the CPU, the model is on meta"):
+        fuse_for_inference(build_plain().to('meta'), dtype='bfloat16')

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmsparse.registry import MODELS
-from mmsparse.sparse import entropy
+from mmsparse.sparse import SparseMap, entropy
 
 
 def build(kind, num_classes=19):
@@ -55,3 +55,17 @@ def test_entropy_ensembler_ties_go_to_the_refined_logits():
     low = torch.tensor([[1.0, 2.0, 3.0]])
     refined = low + 1  # the same differences from the largest, so the same entropy to the last bit
     assert torch.equal(build('EntropyEnsembler', 3)(low, refined), refined)
+
+
+@pytest.mark.parametrize('n', [1, 4096, 10_000])
+@torch.no_grad()
+def test_prediction_in_parts_is_that_of_all_pixels(n):
+    torch.manual_seed(0)
+    head = MODELS.build(dict(
+        type='mmsparse.SparseRefineHead', num_classes=5,
+        extractor=dict(type='mmsparse.SparseUNet', channels=(4, 8)))).eval()
+    mask = torch.zeros(1, 100 * 130, dtype=torch.bool)
+    mask[:, torch.randperm(mask.numel())[:n]] = True
+    pixels = SparseMap.from_mask(torch.randn(1, 3, 100, 130), mask.view(1, 100, 130))
+    low = torch.randn(n, 5)
+    torch.testing.assert_close(head.predict(pixels, low), head(pixels, low)[1])

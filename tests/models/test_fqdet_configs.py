@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmsparse.engine.benchmark import dense_macs
+from mmsparse.engine.complexity import dense_macs
 from mmsparse.engine.config import read_config
 
 from .test_effseg_hosts import batch, losses_of

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
 from mmsparse.models.sparserefine.windows import check_windows, windows
 from mmsparse.registry import MODELS
@@ -24,9 +26,8 @@ MODES = pytest.mark.parametrize('upsample', ['nearest', 'bilinear'])
 
 def select(model, data, metas):
     """The selected pixels and their low-resolution logits."""
-    low = model.low_resolution(data['inputs'])
-    mask = model.selector(data['inputs'], low, model.valid(data['inputs'], low, metas)).mask
-    return model.gather(data['inputs'], mask, low)
+    task = model.select(data['inputs'], [SegDataSample(metainfo=meta) for meta in metas])
+    return task.pixels, task.logits
 
 
 @MODES
@@ -192,6 +193,39 @@ def test_stock_test_time_augmentation():
     clear = best[0] - best[1] > 1e-5  # a mean may be summed in another order
     assert clear.float().mean() > 0.99
     assert torch.equal(result.pred_sem_seg.data.squeeze(0)[clear], mean.argmax(0)[clear])
+
+
+@pytest.mark.parametrize('case', ['plain', 'padded', 'stored'])
+@torch.no_grad()
+def test_loss_prediction_and_logits_refine_the_same_pixels(case):
+    """With the same low-resolution logits, those of stored files included."""
+    model = build_refine(joint_aug='post_lr' if case == 'stored' else 'pre_lr')
+    data = batch(model, **(dict(img_padding_size=[2, 5, 3, 16], ori_shape=(77, 94))
+                           if case == 'padded' else {}))
+    rows = model.low_resolution(data['inputs']).full().permute(0, 2, 3, 1)
+    inside = torch.ones(rows.shape[:3], dtype=torch.bool)
+    if case == 'padded':
+        inside[:, :3] = inside[:, 80:] = inside[:, :, :2] = inside[:, :, 96:] = False
+    if case == 'stored':
+        g = torch.Generator().manual_seed(0)
+        index = torch.randint(-9, 20, (2, 1, 96, 101), generator=g)
+        stored = torch.randn(2, 5, 4, 5, generator=g) * 3
+        for i, sample in enumerate(data['data_samples']):
+            sample.low_res_index = PixelData(data=index[i])
+            sample.low_res_logits = PixelData(data=stored[i])
+        inside = index[:, 0] >= 0
+        rows = torch.stack([z.flatten(1).T[at.clamp(min=0)] for z, at in zip(
+            stored, index[:, 0], strict=True)])
+    mask = inside & (entropy(rows.flatten(0, 2)).view_as(inside) > model.selector.threshold)
+    assert 0.05 < mask.float().mean() < 0.95
+    seen = []
+    model.decode_head.predict = lambda pixels, logits: seen.append((pixels, logits)) or logits
+    model.decode_head.loss = lambda pixels, logits, labels: seen.append((pixels, logits)) or {}
+    model.loss(**data), model.predict(**data), model(**data, mode='tensor')
+    for pixels, logits in seen:
+        assert torch.equal(pixels.topology.indices.long(), mask.nonzero())
+        assert torch.equal(logits, rows[mask])
+    assert len(seen) == 3
 
 
 # ---- training ----------------------------------------------------------------------------

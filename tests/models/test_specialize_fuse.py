@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmsparse.engine.benchmark import dense_macs
+from mmsparse.engine.complexity import dense_macs
 from mmsparse.engine.fusion import fuse_for_inference
 from mmsparse.models.specialize_fuse import (
     CoarseToFineContext,
@@ -23,13 +23,23 @@ from mmsparse.models.specialize_fuse import (
 )
 from mmsparse.models.specialize_fuse.cells import done_cells, grid_size, up
 from mmsparse.models.specialize_fuse.context import LevelContext
-from mmsparse.models.specialize_fuse.targets import is_unity, majority_targets, pyramid_targets
+from mmsparse.models.specialize_fuse.targets import majority_targets, pyramid_targets
 from mmsparse.registry import MODELS
 from tests.models.test_specialize_fuse_targets import label_map, loop_relabel
 
 STRIDES = (32, 16, 8, 4)
 WIDTHS, RESNET = (48, 96, 192, 384), (256, 512, 1024, 2048)
-BN, RELU = dict(type='BN'), dict(type='ReLU')
+BN = dict(type='BN')
+POOLED, FINEST = dict(type='mmsparse.PooledLevels'), dict(type='mmsparse.FinestContext')
+EVERY_LEVEL = dict(merge='none')  # attention on each level on its own
+FINEST_LEVEL = dict(merge='none', attention_strides=(4,))
+COARSER_TOKENS = dict(kv_source='coarser')
+
+
+def single(weight):
+    """No unity; coarse levels of this weight, if any, are auxiliary."""
+    return dict(unity_head=None, targets=dict(relabel='naive'),
+                loss_decode=dict(sem_weights=(weight, weight, weight, 1)))
 
 
 def randomize(model, seed=0):
@@ -96,9 +106,10 @@ def metas(size, batch=2):
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('size', [(24, 24), (9, 13), (1, 2)])
 def test_level_context_is_mmsegs_block(size, training):
-    ours = randomize(LevelContext(8, share=True, norm_cfg=BN, act_cfg=RELU)).double()
+    ours = randomize(LevelContext(8, share=True, norm_cfg=BN)).double()
     stock = APNB(in_channels=8, channels=4, out_channels=8, query_scales=(1,),
-                 key_pool_scales=(1, 3, 6, 8), conv_cfg=None, norm_cfg=BN, act_cfg=RELU).double()
+                 key_pool_scales=(1, 3, 6, 8), conv_cfg=None, norm_cfg=BN,
+                 act_cfg=dict(type='ReLU')).double()
     stock.load_state_dict({k.replace('attention', 'stages.0'): v
                            for k, v in ours.state_dict().items()})
     ours.train(training), stock.train(training)
@@ -132,19 +143,19 @@ def loop_pool(x, grids=(1, 3, 6, 8)):
         for g in grids for i in range(g) for j in range(g)])
 
 
-def slow_context(context, maps, kv_source, ctx_fuse, ctx_levels, strides):
+def slow_context(context, maps, kv_source, merge, attention_strides, strides):
     """The formulas, cell by cell where levels meet, in float64: one image, ``[h, w, c]`` each."""
     refined = []
     for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         h, w, c = x.shape
         rows = x.reshape(-1, c)
-        if level and ctx_fuse != 'none':
+        if level and merge != 'none':
             ratio = strides[level - 1] // stride
             above = torch.stack([refined[-1][i // ratio, j // ratio]
                                  for i in range(h) for j in range(w)])
             rows = cbr(context.merge[f's{stride}'],
-                       torch.cat([rows, above], 1) if ctx_fuse == 'concat' else rows + above)
-        if stride in ctx_levels:
+                       torch.cat([rows, above], 1) if merge == 'concat' else rows + above)
+        if stride in attention_strides:
             block = context.attend[f's{stride}']
             a = block.attention
             if kv_source == 'coarser' and level:
@@ -162,8 +173,8 @@ def slow_context(context, maps, kv_source, ctx_fuse, ctx_levels, strides):
 
 @pytest.mark.parametrize(('options', 'strides'), [
     (dict(), STRIDES), (dict(), (32, 4)), (dict(kv_source='coarser'), STRIDES),
-    (dict(ctx_fuse='add'), STRIDES), (dict(ctx_fuse='none'), STRIDES),
-    (dict(ctx_levels=(32, 8)), STRIDES)])
+    (dict(merge='add'), STRIDES), (dict(merge='none'), STRIDES),
+    (dict(attention_strides=(32, 8)), STRIDES)])
 @pytest.mark.parametrize('size', [(96, 96), (75, 133)])
 @torch.no_grad()
 def test_context_is_the_formula(options, strides, size):
@@ -172,8 +183,8 @@ def test_context_is_the_formula(options, strides, size):
     found = context(maps)
     for b in range(2):
         expected = slow_context(context, [m[b].permute(1, 2, 0) for m in maps],
-                                options.get('kv_source'), options.get('ctx_fuse', 'concat'),
-                                options.get('ctx_levels', strides), strides)
+                                options.get('kv_source'), options.get('merge', 'concat'),
+                                options.get('attention_strides', strides), strides)
         for a, e in zip(found, expected, strict=True):
             torch.testing.assert_close(a[b].permute(1, 2, 0), e)
 
@@ -190,8 +201,8 @@ def test_detaching_stops_the_gradient_between_levels():
 
 @torch.no_grad()
 def test_bilinear_context_reads_the_neighbors():
-    context = randomize(CoarseToFineContext(channels=8, strides=(8, 4), ctx_up='bilinear',
-                                            ctx_levels=())).eval()
+    context = randomize(CoarseToFineContext(channels=8, strides=(8, 4), upsample='bilinear',
+                                            attention_strides=())).eval()
     x, coarse = torch.randn(1, 8, 5, 7), torch.randn(1, 8, 3, 4)
     above = F.interpolate(coarse, size=(6, 8), mode='bilinear')[..., :5, :7]
     torch.testing.assert_close(context.refine(1, x, coarse),
@@ -215,7 +226,7 @@ def test_the_attention_starts_from_zero_whatever_the_initialization():
 @pytest.mark.parametrize('size', [(96, 128), (75, 133), (31, 31), (500, 375)])
 @torch.no_grad()
 def test_levels_are_means_over_their_cells(size):
-    head = build_head(in_channels=(4,), in_index=(0,), in_proj='none', channels=4).double()
+    head = build_head(in_channels=(4,), in_index=(0,), channels=None).double()
     x = torch.randn(1, 4, *grid_size(size, 4), dtype=torch.float64)
     found = head.level_features([x])
     assert [tuple(f.shape[2:]) for f in found] == [grid_size(size, s) for s in STRIDES]
@@ -227,10 +238,11 @@ def test_levels_are_means_over_their_cells(size):
 
 @torch.no_grad()
 def test_a_without_projection_is_mmsegs_fcn_head():
-    options = dict(in_channels=[4, 6], in_index=(0, 1), channels=10, num_classes=5)
-    ours = build_head(**options, in_proj='none', strides=(4,), context='none', fuse_space='logit')
+    options = dict(in_channels=[4, 6], in_index=(0, 1), num_classes=5)
+    ours = build_head(**options, channels=None, strides=(4,), context=POOLED,
+                      fusion=dict(space='logit'))
     stock = FCNHead(kernel_size=1, num_convs=1, concat_input=False, dropout_ratio=0,
-                    input_transform='resize_concat', norm_cfg=BN, **options).eval()
+                    input_transform='resize_concat', norm_cfg=BN, channels=10, **options).eval()
     stock.load_state_dict({
         k.replace('sem.s4.hidden', 'convs.0').replace('sem.s4.conv', 'conv_seg'): v
         for k, v in ours.state_dict().items()})
@@ -244,7 +256,7 @@ def test_a_without_projection_is_mmsegs_fcn_head():
 
 def slow_losses(head, sem, unity, labels):
     """Losses by loops: targets by the truth table, cross entropies cell by cell in float64."""
-    classes, masks = loop_relabel(labels, head.strides, head.relabel, unity)
+    classes, masks = loop_relabel(labels, head.strides, head.targets.relabel, unity)
     losses = {}
     for stride, logits, target in zip(head.strides[:-1], sem, classes, strict=False):
         total, count = 0., 0
@@ -276,7 +288,7 @@ def slow_losses(head, sem, unity, labels):
 @pytest.mark.parametrize('relabel', ['naive', 'gt_unity', 'true_positive'])
 @pytest.mark.parametrize('strides', [STRIDES, (32, 4)])
 def test_losses_by_loops(relabel, strides):
-    head = build_head(relabel=relabel, strides=strides).train()
+    head = build_head(targets=dict(relabel=relabel), strides=strides).train()
     labels = label_map((75, 96), classes=5, block=30, batch=2)
     outputs = head(features((75, 96)))
     found = head.loss_by_feat(outputs, samples(labels))
@@ -290,7 +302,8 @@ def test_losses_by_loops(relabel, strides):
 def test_losses_have_weights():
     labels, maps = samples(label_map((96, 128), classes=5)), features()
     one = build_head().loss(maps, labels, {})
-    weighed = build_head(sem_weights=(2, 3, 4, 5), unity_weights=(6, 7, 8)).loss(maps, labels, {})
+    weighed = build_head(loss_decode=dict(
+        sem_weights=(2, 3, 4, 5), unity_weights=(6, 7, 8))).loss(maps, labels, {})
     factors = dict(zip((f'loss_sem_s{s}' for s in STRIDES), (2, 3, 4, 5), strict=True))
     factors |= dict(zip((f'loss_unity_s{s}' for s in STRIDES), (6, 7, 8), strict=False))
     assert factors.keys() == {k for k in one if 'loss' in k}
@@ -298,15 +311,13 @@ def test_losses_have_weights():
         torch.testing.assert_close(weighed[name], factor * one[name])
 
 
-@pytest.mark.parametrize('finest_target', ['nearest', 'majority', 'cell_rule'])
-def test_targets_of_the_finest_level(finest_target):
-    head = build_head(finest_target=finest_target, relabel='gt_unity')
+def test_the_finest_level_can_learn_majorities():
+    head = build_head(targets=dict(finest='majority', relabel='gt_unity'))
     labels = label_map((75, 96), classes=5)
     sem, unity = head(features((75, 96)))
     found = head.loss_by_feat((sem, unity), samples(labels))['loss_sem_s4']
     classes, masks = pyramid_targets(labels, STRIDES)
-    target = dict(nearest=F.pad(labels, (0, 4, 0, 4), value=255)[:, 2::4, 2::4][:, :19, :24],
-                  majority=majority_targets(labels, 4), cell_rule=classes[-1])[finest_target]
+    target = majority_targets(labels, 4)
     done = done_cells([m == 1 for m in masks], (2, 2, 2), [c.shape[1:] for c in classes[1:]])[-1]
     torch.testing.assert_close(found, F.cross_entropy(sem[-1], target.masked_fill(done, 255),
                                                       ignore_index=255))
@@ -335,12 +346,13 @@ def test_no_gradient_where_nothing_counts_nor_through_the_choice():
 
 
 @pytest.mark.parametrize('options', [
-    dict(), dict(context='none'), dict(context='apnb_finest'), dict(context='apnb_all'),
-    dict(context='apnb_finest', pool_after_context=False), dict(unity_head='joint'),
-    dict(kv_source='coarser'), dict(strides=(32, 4)), dict(strides=(4,)), dict(in_proj='3x3'),
-    dict(output='single', relabel='naive', sem_weights=(0, 0, 0, 1)), dict(detach_coarse=True),
-    dict(output='single', relabel='naive', sem_weights=(.4, .4, .4, 1)), dict(ctx_levels=(32,)),
-    dict(tp_require_class=True), dict(proj_channels=3), dict(finest_target='majority')], ids=str)
+    dict(), dict(context=POOLED), dict(context=FINEST), dict(context=EVERY_LEVEL),
+    dict(context=FINEST_LEVEL), dict(unity_head='joint'), dict(context=COARSER_TOKENS),
+    dict(strides=(32, 4)), dict(strides=(4,)), dict(channels=None),
+    single(0), single(0.4), single(0) | dict(context=POOLED), single(0) | dict(context=FINEST),
+    dict(context=dict(detach_coarse=True)), dict(context=dict(attention_strides=(32,))),
+    dict(targets=dict(require_class=True)), dict(proj_channels=3),
+    dict(targets=dict(finest='majority'))], ids=str)
 @pytest.mark.parametrize('ignored', [False, True])
 def test_every_parameter_has_a_finite_gradient(options, ignored):
     """What DDP needs, also of a batch in which nothing is labeled."""
@@ -387,8 +399,7 @@ def test_figures_by_counting():
 
 
 def test_single_output_is_the_finest_level():
-    head = build_head(output='single', relabel='naive', sem_weights=(.4, .4, .4, 1),
-                      fuse_space='logit', final_upsample='nearest')
+    head = build_head(**single(0.4), fusion=dict(space='logit', upsample='nearest'))
     sem, unity = head(features())
     assert len(sem) == 4 and unity == []
     assert torch.equal(head.predict(features(), metas((96, 128)), {}), up(sem[-1], 4, (96, 128)))
@@ -398,7 +409,7 @@ def test_single_output_is_the_finest_level():
 @torch.no_grad()
 def test_pixels_keep_their_places_at_any_size(size):
     """Every pixel has the class of its own cells, of the coarsest level with unity there."""
-    head = build_head(final_upsample='nearest', fuse_space='logit')
+    head = build_head(fusion=dict(upsample='nearest', space='logit'))
     maps = features(size)
     sem, unity = head(maps)
     found = head.predict(maps, metas(size), {})
@@ -420,53 +431,88 @@ def test_maps_of_another_size_are_refused():
         head.loss(features(), samples(label_map((92, 128))), {})
 
 
+SPARSE_ON = dict(fusion=dict(sparse=True))
+
+
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(relabel='oracle'), "relabel must be one of .*'true_positive'.*, got 'oracle'"),
-    (dict(fuse_space='max'), "fuse_space must be one of .*, got 'max'"),
-    (dict(context='psp'), "context must be one of .*'c2f'.*, got 'psp'"),
-    (dict(kv_source='finer'), "CoarseToFineContext.kv_source must be one of .*, got 'finer'"),
-    (dict(ctx_levels=(64,)), r'ctx_levels must be one of \(32, 16, 8, 4\), got 64'),
-    (dict(context='none', kv_source='coarser'),
-     "kv_source is of context='c2f' alone, got 'coarser' with context='none'"),
+    (dict(targets=dict(relabel='oracle')),
+     "PyramidTargets.relabel must be one of .*'true_positive'.*, got 'oracle'"),
+    (dict(targets=dict(finest='nearest')),
+     "PyramidTargets.finest must be one of .*, got 'nearest'"),
+    (dict(fusion=dict(space='max')), "PyramidFusion.space must be one of .*, got 'max'"),
+    (dict(fusion=dict(upsample='cubic')), "PyramidFusion.upsample must be one of .*, got 'cubic'"),
+    (dict(fusion=dict(unity_thr=1)), r'PyramidFusion.unity_thr must be in \(0, 1\), got 1'),
+    (dict(context='none'), "context must be the config of a component such as CoarseToFineContext, "
+                           "without .*, got 'none'"),
+    (dict(context=dict(channels=3)), r"context must be .* without \['channels', 'norm_cfg', "
+                                     r"'strides'\], got \{'channels': 3\}"),
+    (dict(context=dict(kv_source='finer')),
+     "CoarseToFineContext.kv_source must be .*, got 'finer'"),
+    (dict(context=dict(attention_strides=(64,))),
+     r'attention_strides must be one of \(32, 16, 8, 4\), got 64'),
+    (dict(unity_head='no'), "unity_head must be one of .*'joint', None.*, got 'no'"),
     (dict(strides=(32, 24, 4)), 'each a proper divisor'),
-    (dict(unity_thr=1), r'unity_thr must be in \(0, 1\), got 1'),
     (dict(num_classes=1), 'num_classes must be at least 2, got 1'),
-    (dict(num_classes=2, out_channels=1), r'out_channels must be one of \(None, 2\), got 1'),
-    (dict(sampler=dict(type='OHEMPixelSampler')), r'sampler must be one of \(None,\), got'),
-    (dict(align_corners=True), r'align_corners must be one of \(False,\), got True'),
-    (dict(in_proj='none'), "in_proj='none', 10, got 16"),
-    (dict(channels=15), 'channels must be even, got 15'),
-    (dict(sem_weights=(1, 1)), r'sem_weights must be 4 positive numbers, .* got \(1, 1\)'),
-    (dict(sem_weights=(0, 1, 1, 1)), 'sem_weights must be 4 positive'),
-    (dict(unity_weights=(1, -1, 1)), 'unity_weights must be 3 positive'),
-    (dict(output='single'), "relabel must be 'naive' or 'gt_unity' with output='single'"),
-    (dict(output='single', relabel='naive', sem_weights=(0, 0, 0, 1), context='apnb_all'),
-     "sem_weights may be zero only with context='c2f'"),
-    (dict(sparse_eval=True, strides=(4,)), 'sparse_eval needs unity maps'),
-    (dict(sparse_eval=True, output='single', relabel='naive'), 'sparse_eval needs unity maps'),
-    (dict(sparse_eval=True, ctx_up='bilinear'), "sparse_eval needs ctx_up='nearest'"),
-    (dict(sparse_eval=True, norm_cfg=dict(type='GN', num_groups=2)), "norm_cfg .* got 'GN'")],
-    ids=str)
+    (dict(channels=15), 'CoarseToFineContext.channels must be even, got 15'),
+    (dict(channels=15, context=FINEST), 'FinestContext.channels must be even, got 15'),
+    (dict(loss_decode=dict(sem_weights=(1, 1))),
+     r'sem_weights must be 4 positive numbers, .* got \(1, 1\)'),
+    (dict(loss_decode=dict(sem_weights=(0, 1, 1, 1))), 'sem_weights must be 4 positive'),
+    (dict(loss_decode=dict(unity_weights=(1, -1, 1))), 'unity_weights must be 3 positive'),
+    (single(1) | dict(loss_decode=dict(sem_weights=(1, 1, 1, 0))),
+     'sem_weights must be 4 positive numbers, coarse to fine, zero for levels without'),
+    (dict(loss_decode=[dict(type='mmsparse.PyramidLoss')]), 'loss_decode must be the config of a'),
+    (dict(unity_head=None), "targets.relabel must be 'naive' or 'gt_unity' with unity_head=None"),
+    (single(0) | dict(context=EVERY_LEVEL), 'sem_weights may be zero only with a context'),
+    (single(0) | dict(context=dict(detach_coarse=True)), 'sem_weights may be zero only with a con'),
+    (SPARSE_ON | dict(strides=(4,)), 'fusion.sparse needs unity maps'),
+    (SPARSE_ON | single(1), 'fusion.sparse needs unity maps'),
+    (SPARSE_ON | dict(context=dict(upsample='bilinear')),
+     "sparse needs context.upsample='nearest'"),
+    (SPARSE_ON | dict(norm_cfg=dict(type='GN', num_groups=2)), "norm_cfg .* got 'GN'")], ids=str)
 def test_the_head_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         build_head(**options)
-    with pytest.raises(TypeError, match='loss_decode'):
-        build_head(loss_decode=dict(type='CrossEntropyLoss'))
+
+
+@pytest.mark.parametrize('options', [
+    dict(align_corners=True), dict(out_channels=1), dict(sampler=dict(type='OHEMPixelSampler')),
+    dict(loss_decode=dict(type='mmseg.CrossEntropyLoss'))], ids=str)
+def test_what_mmsegs_heads_take_and_this_one_cannot(options):
+    with pytest.raises(TypeError, match='unexpected keyword argument'):
+        build_head(**options)
+
+
+@pytest.mark.parametrize(('options', 'names'), [
+    (dict(), 'in_proj context.merge.s16 context.merge.s8 context.merge.s4 context.attend.s32 '
+             'context.attend.s16 context.attend.s8 context.attend.s4 sem.s32 sem.s16 sem.s8 sem.s4 '
+             'unity.s32 unity.s16 unity.s8'),
+    (dict(context=POOLED, channels=None),
+     'sem.s32 sem.s16 sem.s8 sem.s4 unity.s32 unity.s16 unity.s8'),
+    (dict(strides=(32, 4), unity_head='joint', context=EVERY_LEVEL),
+     'in_proj context.attend.s32 context.attend.s4 sem.s32 sem.s4')], ids=str)
+def test_checkpoints_keep_their_names_and_their_order(options, names):
+    """In the order of an optimizer's state, which a resumed training goes by."""
+    parents = dict.fromkeys(
+        key if key == 'in_proj' else '.'.join(name.split('.')[:2 + (key == 'context')])
+        for name, _ in build_head(**options).named_parameters() for key in [name.split('.')[0]])
+    assert ' '.join(parents) == names
 
 
 # ---- sparse inference -----------------------------------------------------------------------
 
-SPARSE = [dict(context='none'), dict(), dict(kv_source='coarser'), dict(context='apnb_finest'),
-          dict(context='apnb_finest', pool_after_context=False), dict(context='apnb_all'),
-          dict(unity_head='joint'), dict(strides=(32, 4)), dict(ctx_levels=(32, 16)),
-          dict(ctx_fuse='add', kv_source='coarser', ctx_levels=(8, 4)), dict(detach_coarse=True)]
+SPARSE = [dict(context=POOLED), dict(), dict(context=COARSER_TOKENS), dict(context=FINEST),
+          dict(context=FINEST_LEVEL), dict(context=EVERY_LEVEL), dict(unity_head='joint'),
+          dict(strides=(32, 4)), dict(context=dict(attention_strides=(32, 16))),
+          dict(context=dict(merge='add', kv_source='coarser', attention_strides=(8, 4))),
+          dict(context=dict(detach_coarse=True))]
 
 
 @pytest.mark.parametrize('options', SPARSE, ids=str)
 @pytest.mark.parametrize('size', [(96, 128), (75, 133), (31, 31)])
 @torch.no_grad()
 def test_sparse_inference_is_dense_inference(options, size):
-    head = build_head(sparse_eval=True, **options)
+    head = build_head(fusion=dict(sparse=True), **options)
     maps = features(size)
     outputs = head(maps)
     expected, found = head.fuse_levels(outputs), head.fuse_active(maps)
@@ -474,7 +520,7 @@ def test_sparse_inference_is_dense_inference(options, size):
     best = expected.topk(2, 1).values
     clear = best[:, 0] - best[:, 1] > 1e-4
     assert torch.equal(found.argmax(1)[clear], expected.argmax(1)[clear])
-    positive = [is_unity(u, 0.5) for u in outputs[1]]
+    positive = [u.sigmoid() >= 0.5 for u in outputs[1]]
     done = done_cells(positive, head.ratios, [s.shape[2:] for s in outputs[0][1:]])
     for stride, cells in zip(head.strides[1:], done, strict=True):
         assert head.active_share[stride] == pytest.approx(
@@ -490,7 +536,7 @@ def test_sparse_inference_is_dense_inference(options, size):
 @pytest.mark.parametrize('options', SPARSE, ids=str)
 @torch.no_grad()
 def test_sparse_inference_with_all_or_nothing_active(options, bias):
-    head = build_head(sparse_eval=True, **options)
+    head = build_head(fusion=dict(sparse=True), **options)
     for stride in head.strides[:-1]:
         conv = (head.unity if head.unity else head.sem)[f's{stride}'].conv
         conv.bias[-1] = bias
@@ -502,7 +548,7 @@ def test_sparse_inference_with_all_or_nothing_active(options, bias):
 @torch.no_grad()
 def test_sparse_inference_computes_only_what_is_read(monkeypatch):
     """With tokens of the coarsest level, no layer behind the projection sees an inactive cell."""
-    head = build_head(sparse_eval=True, kv_source='coarser')
+    head = build_head(fusion=dict(sparse=True), context=COARSER_TOKENS)
     seen = {}
     for name, module in head.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -521,14 +567,14 @@ def test_sparse_inference_computes_only_what_is_read(monkeypatch):
 
 @torch.no_grad()
 def test_sparse_inference_on_a_fused_model_and_in_training():
-    head = build_head(sparse_eval=True).double()
+    head = build_head(fusion=dict(sparse=True)).double()
     maps = [m.double() for m in features()]
     expected = head.predict(maps, metas((96, 128)), {})
     head.train()
     head.active_share = {}
     head.predict(maps, metas((96, 128)), {})
     assert head.active_share == {}, 'batch statistics need all cells'
-    fused = fuse_for_inference(build_head(sparse_eval=True).double())
+    fused = fuse_for_inference(build_head(fusion=dict(sparse=True)).double())
     maps = [m.contiguous(memory_format=torch.channels_last) for m in maps]
     torch.testing.assert_close(fused.predict(maps, metas((96, 128)), {}), expected,
                                atol=1e-4, rtol=1e-4)
@@ -570,7 +616,7 @@ def image_batch(sizes, **meta):
 @pytest.mark.parametrize('sparse', [False, True])
 @torch.no_grad()
 def test_images_of_any_size_padded_and_not(size, sparse):
-    model = segmentor(sparse_eval=sparse, final_upsample='nearest')
+    model = segmentor(fusion=dict(sparse=sparse, upsample='nearest'))
     result, = model.test_step(image_batch([size]))
     assert result.seg_logits.shape == result.pred_sem_seg.shape == size
     torch.testing.assert_close(result.seg_logits.data.exp().sum(0), torch.ones(size))
@@ -673,7 +719,7 @@ def head_parameters(d, k, levels=4, inputs=720, hidden=None, kv_coarser=False):
     (dict(), dict(d=512, k=150)), (dict(num_classes=171), dict(d=512, k=171)),
     (dict(channels=384), dict(d=384, k=150)), (dict(strides=(32, 4)), dict(d=512, k=150, levels=2)),
     (dict(proj_channels=256), dict(d=512, k=150, hidden=256)),
-    (dict(kv_source='coarser'), dict(d=512, k=150, kv_coarser=True))], ids=str)
+    (dict(context=COARSER_TOKENS), dict(d=512, k=150, kv_coarser=True))], ids=str)
 def test_parameters_of_the_head(options, arguments):
     with torch.device('meta'):
         head = SpecializeFuseHead(**dict(in_channels=WIDTHS, channels=512,

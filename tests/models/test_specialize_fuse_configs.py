@@ -1,6 +1,7 @@
 """Every config of Specialize and Fuse builds, learns a step and predicts; what each one varies."""
 import copy
 import functools
+import inspect
 import re
 from pathlib import Path
 
@@ -14,7 +15,13 @@ from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
 
 from mmsparse import models
-from mmsparse.engine.benchmark import dense_macs
+from mmsparse.engine.complexity import dense_macs
+from mmsparse.models.specialize_fuse import (
+    CoarseToFineContext,
+    PyramidFusion,
+    PyramidLoss,
+    PyramidTargets,
+)
 from mmsparse.models.specialize_fuse.cells import grid_size
 from tests.models.test_specialize_fuse import image_batch, samples
 from tests.models.test_specialize_fuse_targets import label_map
@@ -27,14 +34,16 @@ FULL = sorted(n for n in CONFIGS if n.startswith('specialize-fuse_'))
 ADE = '_hr48_4xb4-160k_ade20k-512x512'
 FULL_METHOD = f'specialize-fuse{ADE}'
 # Of the head against the config it inherits, or of the neck.
+NAIVE = {'targets.relabel': 'naive'}
+FINEST = {'context.type': 'mmsparse.FinestContext'}
 ABLATIONS = {
-    'a': ('f', dict(strides=(4,))), 'b': ('a', dict(context='apnb_finest')),
-    'c': ('', dict(output='single', relabel='naive', sem_weights=(0, 0, 0, 1))),
-    'd': ('f', dict(relabel='naive')), 'e': ('f', dict(relabel='gt_unity')),
-    'f': ('', dict(context='none')), 'g': ('f', dict(context='apnb_finest')),
-    'h': ('f', dict(context='apnb_all')),
-    'j': ('', dict(output='single', relabel='naive', sem_weights=(.4, .4, .4, 1))),
-    'k': ('', dict(strides=(32, 4)))}
+    'a': ('f', {'strides': (4,)}), 'b': ('a', FINEST),
+    'c': ('', NAIVE | {'unity_head': None, 'loss_decode.sem_weights': (0, 0, 0, 1)}),
+    'd': ('f', NAIVE), 'e': ('f', {'targets.relabel': 'gt_unity'}),
+    'f': ('', {'context.type': 'mmsparse.PooledLevels'}), 'g': ('f', FINEST),
+    'h': ('f', {'context.type': 'mmsparse.CoarseToFineContext', 'context.merge': 'none'}),
+    'j': ('', NAIVE | {'unity_head': None, 'loss_decode.sem_weights': (.4, .4, .4, 1)}),
+    'k': ('', {'strides': (32, 4)})}
 PAPER = dict(a=40.42, b=42.02, c=42.00, d=40.41, e=41.54, f=42.07, g=43.07, h=43.45, j=42.63,
              k=44.20)
 
@@ -117,8 +126,17 @@ def test_whole_models_learn_and_predict(name):
 
 
 def difference(ours, theirs):
-    """What one dict sets that another does not, and what it lacks."""
-    return ({k: v for k, v in ours.items() if theirs.get(k) != v}, set(theirs) - set(ours))
+    """What one config sets that another does not, with dotted keys, and what it lacks."""
+    ours, theirs = flat(ours), flat(theirs)
+    return ({k: v for k, v in ours.items() if k not in theirs or theirs[k] != v},
+            set(theirs) - set(ours))
+
+
+def flat(cfg, prefix=''):
+    """A nested dict as one of dotted keys."""
+    return {key: value for name, item in cfg.items() for key, value in (
+        flat(item, f'{prefix}{name}.') if isinstance(item, dict) else {f'{prefix}{name}': item}
+    ).items()}
 
 
 @pytest.mark.parametrize('letter', ABLATIONS)
@@ -141,16 +159,27 @@ def test_open_points_are_single_keys_of_the_full_method():
     for name in CONFIGS:
         text = (FOLDER / f'{name}.py').read_text()
         if text.startswith('# Open'):
-            keys = re.findall(r'(\w+)=', text.split('model = dict(')[1])
-            seen |= set(keys)
-            assert 1 <= len(set(keys) - {'decode_head', 'neck', 'backbone', 'pretrained'}) <= 2
+            cfg, base = (read(f).model for f in (
+                FOLDER / f'{name}.py', FOLDER / re.search(r"_base_ = '(.*)'", text)[1]))
+            keys, lacks = difference(cfg, base)
+            assert 1 <= len(keys) <= 3 and not lacks, (name, keys)
+            seen |= {key.removeprefix('decode_head.') for key in keys}
     for letter in ABLATIONS.values():
         seen |= set(letter[1])
-    assert seen >= {
-        'unity_thr', 'fuse_space', 'final_upsample', 'finest_target', 'tp_require_class', 'relabel',
-        'sem_weights', 'unity_weights', 'normalize', 'proj_channels', 'unity_head', 'channels',
-        'in_proj', 'context', 'kv_source', 'ctx_fuse', 'ctx_up', 'ctx_levels', 'detach_coarse',
-        'num_modules', 'projection_norm', 'pool_after_context', 'type'}
+    assert seen >= {f'{part}.{key}' for part, component in PARTS.items()
+                    for key in settings_of(component)}
+    assert seen >= {'unity_head', 'proj_channels', 'channels', 'strides', 'context.type',
+                    'neck.num_modules', 'neck.projection_norm', 'backbone.type'}
+
+
+PARTS = dict(context=CoarseToFineContext, targets=PyramidTargets, loss_decode=PyramidLoss,
+             fusion=PyramidFusion)
+
+
+def settings_of(component):
+    """What a config may set of a part: not what the head gives it."""
+    given = {'self', 'channels', 'strides', 'norm_cfg', 'init_cfg', 'levels', 'has_unity'}
+    return set(inspect.signature(component.__init__).parameters) - given - {'sparse'}
 
 
 @pytest.mark.parametrize('name', FULL)
@@ -177,7 +206,7 @@ def test_sparse_configs_hold_the_same_weights():
     for name in ('', '-kv-coarser'):
         dense, sparse = (build(load(f'specialize-fuse{name}{s}{ADE}').model.decode_head)
                          for s in ('', '-sparse'))
-        assert sparse.sparse_eval and not dense.sparse_eval
+        assert sparse.fusion.sparse and not dense.fusion.sparse
         assert [(n, p.shape) for n, p in dense.named_parameters()] == [
             (n, p.shape) for n, p in sparse.named_parameters()]
 

@@ -22,13 +22,12 @@ from mmsparse.models.specialize_fuse.cells import (
     scatter_cells,
     up,
 )
-from mmsparse.models.specialize_fuse.fusing import class_scores, fuse
+from mmsparse.models.specialize_fuse.fusing import PyramidFusion, fuse
 from mmsparse.models.specialize_fuse.losses import class_loss, unity_loss
 from mmsparse.models.specialize_fuse.targets import (
     IGNORED,
     MIX,
     UNITY,
-    is_unity,
     majority_targets,
     nearest_targets,
     pyramid_targets,
@@ -192,7 +191,8 @@ def perfect(unity, sign=1.):
 def supervised(labels, strides, mode, logits, **kwargs):
     """Classes and unity targets after re-labelling, and what is done."""
     classes, unity = pyramid_targets(labels, strides)
-    done = done_cells(settled_cells(mode, unity, logits, **kwargs), level_ratios(strides),
+    claimed = [PyramidFusion().claimed(x) for x in logits]
+    done = done_cells(settled_cells(mode, unity, claimed, **kwargs), level_ratios(strides),
                       [c.shape[1:] for c in classes[1:]])
     return relabeled(classes, done, 255), relabeled(unity, done, IGNORED), done
 
@@ -285,17 +285,19 @@ def test_a_true_positive_may_need_its_class():
     right = torch.zeros(1, 3, 1, 2)
     right[0, 0, 0, 0] = right[0, 2, 0, 1] = 1  # the second cell takes class 2
     options = dict(classes=classes[:-1], class_logits=[right])
-    assert settled_cells('true_positive', unity, perfect(unity))[0].tolist() == [[[True, True]]]
-    assert settled_cells('true_positive', unity, perfect(unity), **options)[0].tolist() == [
+    claimed = [x > 0 for x in perfect(unity)]
+    assert settled_cells('true_positive', unity, claimed)[0].tolist() == [[[True, True]]]
+    assert settled_cells('true_positive', unity, claimed, **options)[0].tolist() == [
         [[True, False]]]
 
 
 @pytest.mark.parametrize('thr', [0.1, 0.5, 0.7])
 def test_the_unity_test_is_one_of_probabilities(thr):
     logits = torch.linspace(-6, 6, 1201, dtype=torch.float64)
-    far = (torch.sigmoid(logits) - thr).abs() > 1e-9
-    assert torch.equal(is_unity(logits, thr)[far], (torch.sigmoid(logits) >= thr)[far])
-    assert is_unity(torch.zeros(1), 0.5)
+    far = (torch.sigmoid(logits) - thr).abs() > 1e-6
+    claimed = PyramidFusion(unity_thr=thr).claimed
+    assert torch.equal(claimed(logits)[far], (torch.sigmoid(logits) >= thr)[far])
+    assert PyramidFusion().claimed(torch.zeros(1))
 
 
 @settings(max_examples=20, deadline=None)
@@ -354,7 +356,7 @@ def test_the_truth_as_prediction_gives_the_labels_back(labels, strides, replicat
     finest = majority_targets(labels, 4)
     scores = [F.one_hot(c.clamp(max=4), 5).permute(0, 3, 1, 2).float()
               for c in (*classes[:-1], finest.where(finest != 255, 4))]
-    positive = [is_unity(x, 0.5) for x in perfect(unity)]
+    positive = [x > 0 for x in perfect(unity)]
     found = up(fuse(scores, positive, level_ratios(strides)).argmax(1), 4, size)
     pure = up(classes[-1] != 255, 4, size)
     assert torch.equal(found[pure], labels[pure])
@@ -389,14 +391,13 @@ def test_on_real_labels_the_truth_is_nearly_all_of_them():
 
 def test_spaces_agree_on_the_class():
     logits = torch.randn(2, 5, 3, 4).half()
-    found = {space: class_scores(logits, space) for space in (
-        'logit', 'prob', 'log_prob', 'one_hot')}
-    for scores in found.values():
-        assert scores.dtype == torch.float32
-        assert torch.equal(scores.argmax(1), logits.argmax(1))
-    torch.testing.assert_close(found['log_prob'].softmax(1), found['prob'])
-    torch.testing.assert_close(found['prob'], found['log_prob'].exp())
-    assert found['one_hot'].sum(1).eq(1).all() and torch.equal(found['logit'], logits.float())
+    scores = {space: PyramidFusion(space=space).scores(logits) for space in ('logit', 'log_prob')}
+    for values in scores.values():
+        assert values.dtype == torch.float32
+        assert torch.equal(values.argmax(1), logits.argmax(1))
+    assert torch.equal(scores['logit'], logits.float())
+    torch.testing.assert_close(scores['log_prob'].exp(), logits.float().softmax(1))
+    torch.testing.assert_close(scores['log_prob'].softmax(1), logits.float().softmax(1))
 
 
 # ---- losses ---------------------------------------------------------------------------------
@@ -423,8 +424,9 @@ def test_losses_and_their_gradients_by_loops():
     mask = torch.randint(2, (2, 3, 5), generator=g)
     target[0, 1:], mask[1, :2] = 255, 255
     ce, bce = loop_losses(sem, unity, target, mask)
-    for normalize, counts in (('valid', (20, 20)), ('all', (30, 30))):
-        found = class_loss(sem, target, 255, normalize), unity_loss(unity, mask, normalize)
+    for avg_non_ignore, counts in ((True, (20, 20)), (False, (30, 30))):
+        found = (class_loss(sem, target, 255, avg_non_ignore),
+                 unity_loss(unity, mask, avg_non_ignore))
         for loss, total, count in zip(found, (ce, bce), counts, strict=True):
             torch.testing.assert_close(loss.double(), total / count)
         grads = torch.autograd.grad(sum(found), (sem, unity))

@@ -38,12 +38,21 @@ def test_equals_the_full_size_map(low, full, mode, probabilities, aligned, seed)
     assert torch.equal(found.classes()[clear], expected.argmax(1)[clear])
 
 
-@pytest.mark.parametrize('size', [(96, 200), (129, 130), (500, 64)])
-def test_bilinear_bands_join_without_a_seam(size):
-    scores = torch.randn(1, 19, 60, 70)
-    found = UpsampledLogits(scores, size, mode='bilinear')
-    torch.testing.assert_close(
-        found.entropy(), entropy(dense(scores, size, 'bilinear')), atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize('mode', ['nearest', 'bilinear'])
+@pytest.mark.parametrize(('low', 'size'), [
+    ((60, 70), (96, 200)), ((60, 70), (129, 130)), ((60, 70), (500, 64)), ((250, 203), (333, 406))])
+def test_bands_join_without_a_seam(low, size, mode):
+    """What is computed part by part, to stay in cache."""
+    scores = torch.randn(2, 19, *low)
+    found, expected = UpsampledLogits(scores, size, mode=mode), dense(scores, size, mode)
+    torch.testing.assert_close(found.entropy(), entropy(expected), atol=1e-4, rtol=1e-4)
+    assert (found.classes() == expected.argmax(1)).float().mean() > 0.9999
+
+
+def test_of_equal_scores_the_first_class_is_taken():
+    scores = torch.randint(3, (1, 19, 40, 50)).float()
+    assert torch.equal(UpsampledLogits(scores, (40, 50), mode='nearest').classes(),
+                       torch.from_numpy(scores.numpy().argmax(1)))
 
 
 @pytest.mark.parametrize('mode', ['nearest', 'bilinear'])

@@ -9,4 +9,8 @@ model = dict(
         in_channels=(48, 96, 192, 384),
         channels=512,
         num_classes=150,
+        context=dict(type='mmsparse.CoarseToFineContext'),
+        targets=dict(type='mmsparse.PyramidTargets'),
+        loss_decode=dict(type='mmsparse.PyramidLoss'),
+        fusion=dict(type='mmsparse.PyramidFusion'),
         norm_cfg=dict(type='SyncBN', requires_grad=True)))

@@ -15,7 +15,13 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmsparse.hosts import gives_probabilities, ignore_index_of, last_head, padding_of
+from mmsparse.hosts import (
+    gives_probabilities,
+    ignore_index_of,
+    last_head,
+    padding_of,
+    warn_of_probabilities,
+)
 from mmsparse.registry import MODELS
 from mmsparse.sizes import size_of
 from mmsparse.sparse import UpsampledLogits
@@ -89,6 +95,8 @@ class RefinedSegmentor(BaseSegmentor):
             - ``min_area``: classes and objects of at most this many pixels are not refined.
             - ``expand``: by which share of its sides an object's crop grows.
             - ``stuff_classes``, ``stuff_scale``: classes whose probability counts less.
+        probabilities: the segmentor's scores are probabilities, not logits; ``None`` (default)
+            knows it of mmseg's heads (MaskFormer's and Mask2Former's are).
 
     Raises:
         ValueError: the policy is out of range, or a checkpoint does not fit.
@@ -101,6 +109,7 @@ class RefinedSegmentor(BaseSegmentor):
                  segmentor_checkpoint: str | None = None,
                  refiner_checkpoint: str | None = None,
                  class_policy: dict | None = None,
+                 probabilities: bool | None = None,
                  data_preprocessor: dict | None = None,
                  pretrained: None = None,
                  train_cfg: None = None,
@@ -118,6 +127,7 @@ class RefinedSegmentor(BaseSegmentor):
         self.num_classes = max(head.num_classes, 2)
         self.ignore_index = ignore_index_of(self.segmentor)
         self.align_corners = head.align_corners
+        self.probabilities = gives_probabilities(self.segmentor, probabilities)
         self.class_policy = check_policy(type(self).__name__, class_policy, self.num_classes)
         self.logit_shift = 0.0
         if head.out_channels == 1:
@@ -133,6 +143,7 @@ class RefinedSegmentor(BaseSegmentor):
             inputs: normalized, ``[1, 3, h, w]``.
         """
         scores = self.segmentor.inference(inputs, [dict(meta)])  # sliding windows write into metas
+        warn_of_probabilities(self.segmentor, scores, 'model.probabilities')
         left, right, top, bottom = padding_of(meta)
         scores = scores[..., top:scores.shape[2] - bottom, left:scores.shape[3] - right]
         if meta.get('flip'):
@@ -141,7 +152,7 @@ class RefinedSegmentor(BaseSegmentor):
             scores = torch.cat([torch.zeros_like(scores), scores + self.logit_shift], 1)
         return UpsampledLogits(
             scores, tuple(meta['ori_shape'][:2]), mode='bilinear',
-            probabilities=gives_probabilities(self.segmentor), align_corners=self.align_corners)
+            probabilities=self.probabilities, align_corners=self.align_corners)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample]) -> list[SegDataSample]:
         """Refined class maps in ``pred_sem_seg``, the segmentor's own in ``coarse_sem_seg``."""

@@ -10,6 +10,23 @@ from mmsparse.losses import zero_loss
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
 
+# Pixels that a CPU classifies at a time, so that all that is known of them stays in its cache.
+CACHED = 4096
+
+
+def inherit(key: str, cfg: dict, owner: str, **settings: int) -> dict:
+    """A part's config with settings of its owner, which it may not contradict.
+
+    Raises:
+        ValueError: it does; the message names ``key``, under which the config stands.
+    """
+    cfg = dict(cfg)
+    for name, value in settings.items():
+        if cfg.setdefault(name, value) != value:
+            raise ValueError(f"{key}.{name} is {cfg[name]!r}, but {owner}'s is {value}; "
+                             'leave it out')
+    return cfg
+
 
 @MODELS.register_module()
 class SparseRefineHead(BaseModule):
@@ -52,11 +69,9 @@ class SparseRefineHead(BaseModule):
         self.ignore_index = ignore_index
         self.extractor = MODELS.build(extractor or dict(type='mmsparse.SparseUNet'))
         self.classifier = nn.Linear(self.extractor.out_channels, num_classes)
-        ensembler = dict(ensembler or dict(type='mmsparse.GatedEnsembler'))
-        if ensembler.setdefault('num_classes', num_classes) != num_classes:
-            raise ValueError(f'ensembler.num_classes is {ensembler["num_classes"]}, but '
-                             f'SparseRefineHead.num_classes is {num_classes}')
-        self.ensembler = MODELS.build(ensembler)
+        self.ensembler = MODELS.build(inherit(
+            'ensembler', ensembler or dict(type='mmsparse.GatedEnsembler'), 'SparseRefineHead',
+            num_classes=num_classes))
         losses = loss_decode or dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
         self.loss_decode = nn.ModuleList(
             MODELS.build(loss) for loss in ([losses] if isinstance(losses, dict) else losses))
@@ -71,7 +86,10 @@ class SparseRefineHead(BaseModule):
         Returns:
             The classifier's and the ensembler's logits, float32 ``[N, K]`` each.
         """
-        features = self.extractor(pixels)
+        return self.mix(self.extractor(pixels), low_logits)
+
+    def mix(self, features: Tensor, low_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, from the extractor's features ``[N, C]``."""
         # Entropies and logits of the two sources are compared: float32, outside autocast.
         with torch.autocast(low_logits.device.type, enabled=False):
             refined = self.classifier(features.float())
@@ -106,4 +124,9 @@ class SparseRefineHead(BaseModule):
 
     def predict(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
         """The ensembler's logits, ``[N, K]``; no rows in, no rows out."""
-        return self(pixels, low_logits)[1] if len(pixels) else low_logits
+        if not len(pixels):
+            return low_logits
+        features = self.extractor(pixels)
+        rows = len(features) if features.is_cuda else CACHED
+        return torch.cat([self.mix(*part)[1] for part in zip(
+            features.split(rows), low_logits.split(rows), strict=True)])

@@ -4,8 +4,13 @@ Letters: ``B`` images, ``K`` classes, ``H, W`` full size, ``h, w`` low-resolutio
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import torch
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmsparse.preprocessing import stack_padded
 from mmsparse.sparse import UpsampledLogits
 
 
@@ -26,6 +31,31 @@ class IndexedLogits(UpsampledLogits):
         super().__init__(scores, tuple(index.shape[1:]), mode='nearest', threshold=threshold)
         self.inside = index >= 0
         self._index = index.clamp(min=0)
+
+    @classmethod
+    def of_clean_images(cls, data_samples: Sequence[SegDataSample], inputs: Tensor,
+                        segment: Callable[[Tensor], Tensor], *, num_classes: int,
+                        threshold: float | None) -> IndexedLogits:
+        """Logits of the clean images that augmented ones were made of.
+
+        Args:
+            data_samples: with ``low_res_index``, and ``low_res_logits`` or ``low_res_img``.
+            inputs: augmented images ``[B, 3, H, W]``.
+            segment: clean images ``[B, 3, h, w]`` to logits; called where none are stored.
+            num_classes: ``K``.
+
+        Raises:
+            ValueError: stored logits have another number of classes.
+        """
+        if 'low_res_logits' in data_samples[0]:
+            logits = torch.stack([s.low_res_logits.data for s in data_samples])
+            if logits.shape[1] != num_classes:
+                raise ValueError(f'stored low-resolution logits have {logits.shape[1]} classes, '
+                                 f'the segmentor predicts {num_classes}')
+        else:
+            logits = segment(torch.stack([s.low_res_img.data for s in data_samples]))
+        index = stack_padded([s.low_res_index.data[0] for s in data_samples], inputs, -1)
+        return cls(logits, index, threshold=threshold)
 
     def expand(self, low: Tensor) -> Tensor:
         """Copy a low-resolution map ``[B, h, w]`` onto ``[B, H, W]``."""

@@ -6,7 +6,7 @@ size, ``h, w`` low-resolution size, ``N`` selected pixels of the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,23 +20,27 @@ from mmseg.utils import add_prefix
 from torch import Tensor
 
 from mmsparse.checkpoint import load_weights
-from mmsparse.hosts import (
-    gives_probabilities,
-    ignore_index_of,
-    last_head,
-    stack_padded,
+from mmsparse.hosts import gives_probabilities, ignore_index_of, last_head
+from mmsparse.labels import check_first_labels
+from mmsparse.preprocessing import (
+    Placement,
+    batch_metas,
+    placements_of,
+    plain_samples,
+    prepare,
     store_maps,
-    unpadded_size,
     valid_mask,
 )
-from mmsparse.labels import check_first_labels
 from mmsparse.registry import MODELS
-from mmsparse.sparse import SparseMap, UpsampledLogits, logits_of
+from mmsparse.sparse import Selection, SparseMap, UpsampledLogits, logits_of
 from mmsparse.sparse.upsampled import MODES, classes_of
 
+from .head import inherit
 from .indexed import IndexedLogits
+from .low_resolution import class_scores
+from .selectors import LearnableSelector
 from .weights import refuse_foreign_weights
-from .windows import check_windows, is_size, refine_windows
+from .windows import check_test_cfg, is_size, refine_windows
 
 JOINT_AUG = ('pre_lr', 'post_lr')
 FEATURES = ('rgb', 'p')
@@ -48,6 +52,26 @@ FEATURES = ('rgb', 'p')
 def update_eagerly(optim_wrapper: OptimWrapper, loss: Tensor) -> None:
     """Backward pass and optimizer's step as they are; what was compiled before stays compiled."""
     optim_wrapper.update_params(loss)
+
+
+class Refinable(NamedTuple):
+    """What the refining head works on in a batch of images.
+
+    Attributes:
+        placements: of the images in the batch.
+        low: the low-resolution logits.
+        valid: pixels that are not padding, bool ``[B, H, W]``; ``None`` if all are.
+        selection: what the selector chose of them.
+        pixels: the selected pixels with their features, ``N`` of them.
+        logits: low-resolution logits of these, ``[N, K]``.
+    """
+
+    placements: list[Placement]
+    low: UpsampledLogits
+    valid: Tensor | None
+    selection: Selection
+    pixels: SparseMap
+    logits: Tensor
 
 
 @MODELS.register_module()
@@ -120,16 +144,6 @@ class SparseRefineSegmentor(BaseSegmentor):
             segmentor.
     """
 
-    # What mmsparse.engine.StageClock times, in the order of the data's way.
-    STAGES: ClassVar[dict[str, tuple[str, ...]]] = {
-        'low-resolution pass': ('low_logits',),
-        'selection': ('selector',),
-        'gathering': ('gather',),
-        'U-Net': ('decode_head.extractor',),
-        'ensembling': ('decode_head.classifier', 'decode_head.ensembler'),
-        'write-back': ('write_back',),
-    }
-
     @deprecated_api_warning(dict(lr_scale='low_res_scale', lr_size='low_res_size'),
                             cls_name='SparseRefineSegmentor')
     def __init__(self,
@@ -179,14 +193,13 @@ class SparseRefineSegmentor(BaseSegmentor):
         self.out_channels = head.out_channels  # one channel is a sigmoid
         self.num_classes = max(head.num_classes, 2)
         self.threshold = head.threshold if self.out_channels == 1 else None
-        self.probabilities = (gives_probabilities(self.segmentor) if probabilities is None
-                              else probabilities)
+        self.probabilities = gives_probabilities(self.segmentor, probabilities)
         self.ignore_index = ignore_index_of(self.segmentor)
         self.align_corners = head.align_corners
-        self.selector = MODELS.build(self._inherited(
-            selector, 'selector', num_classes=self.num_classes))
-        self.decode_head = MODELS.build(self._inherited(
-            decode_head or dict(type='mmsparse.SparseRefineHead'), 'decode_head',
+        self.selector = MODELS.build(inherit(
+            'selector', selector, 'the segmentor', num_classes=self.num_classes))
+        self.decode_head = MODELS.build(inherit(
+            'decode_head', decode_head or dict(type='mmsparse.SparseRefineHead'), 'the segmentor',
             num_classes=self.num_classes, ignore_index=self.ignore_index))
         # mmseg's post-processing and test-time augmentation read these from the decode head.
         self.decode_head.out_channels = self.out_channels
@@ -195,39 +208,11 @@ class SparseRefineSegmentor(BaseSegmentor):
         if train_cfg:
             raise ValueError(f'train_cfg has no keys, got {dict(train_cfg)}')
         self.train_cfg = train_cfg
-        self.test_cfg = self._check_test_cfg(test_cfg)
+        self.test_cfg = check_test_cfg(test_cfg)
         check_first_labels(self)
         self._register_load_state_dict_pre_hook(refuse_foreign_weights)
 
     # ---- construction -------------------------------------------------------------------------
-
-    @staticmethod
-    def _inherited(cfg: dict, key: str, **settings: int) -> dict:
-        """A part's config with settings of the segmentor, which it may not contradict."""
-        cfg = dict(cfg)
-        for name, value in settings.items():
-            if cfg.setdefault(name, value) != value:
-                raise ValueError(f"{key}.{name} is {cfg[name]!r}, but the segmentor's is {value}; "
-                                 'leave it out')
-        return cfg
-
-    @staticmethod
-    def _check_test_cfg(test_cfg: dict | None) -> ConfigDict:
-        default = dict(mode='whole', seg_logits=True, keep_score=False)
-        test_cfg = ConfigDict(default | dict(test_cfg or {}))
-        needed = dict(whole=set(), slide={'crop_size', 'stride'})
-        if test_cfg['mode'] not in needed:
-            raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', got {test_cfg['mode']!r}")
-        wanted = set(default) | needed[test_cfg['mode']]
-        if set(test_cfg) != wanted:
-            raise ValueError(f'test_cfg of mode {test_cfg["mode"]!r} has the keys '
-                             f'{sorted(wanted)}, got {sorted(test_cfg)}')
-        for name in ('seg_logits', 'keep_score'):
-            if not isinstance(test_cfg[name], bool):
-                raise ValueError(f'test_cfg.{name} must be True or False, got {test_cfg[name]!r}')
-        if test_cfg['mode'] == 'slide':
-            check_windows(test_cfg['crop_size'], test_cfg['stride'])
-        return test_cfg
 
     def init_weights(self) -> None:
         """Load the segmentor's checkpoint, then initialize the rest as mmengine does."""
@@ -261,52 +246,17 @@ class SparseRefineSegmentor(BaseSegmentor):
         low = inputs if size == full else F.interpolate(
             inputs, size=size, mode='bilinear', align_corners=False)
         return UpsampledLogits(
-            self.low_scores(low), full, mode=self.upsample, probabilities=self.probabilities,
-            threshold=self.threshold, align_corners=self.align_corners)
-
-    def low_scores(self, low: Tensor) -> Tensor:
-        """The segmentor's scores ``[B, K, h, w]`` on normalized images ``[B, 3, h, w]``."""
-        # Heads resize to the size in the metas, so these must speak of the small image.
-        size = tuple(low.shape[2:])
-        meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
-        scores = self.segmentor.inference(low, [dict(meta) for _ in range(len(low))])
-        if scores.isnan().any():
-            raise ValueError('the low-resolution segmentor returned NaN logits; check its '
-                             'checkpoint and the normalization in data_preprocessor')
-        if self.out_channels == 1:
-            scores = torch.cat([torch.zeros_like(scores), scores], 1)
-        return scores
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Images ``[B, 3, h, w]`` as loaded, the way the data preprocessor does it."""
-        if self.data_preprocessor.channel_conversion:
-            images = images.flip(1)
-        return (images - self.data_preprocessor.mean) / self.data_preprocessor.std
-
-    @torch.no_grad()
-    def clean_low_resolution(self, inputs: Tensor, data_samples: list[SegDataSample]
-                             ) -> IndexedLogits:
-        """Logits of the clean images, seen through the augmentation of ``inputs``.
-
-        Args:
-            inputs: augmented images ``[B, 3, H, W]``.
-            data_samples: with ``low_res_index`` and one of ``low_res_logits``, ``low_res_img``.
-        """
-        index = stack_padded([s.low_res_index.data[0] for s in data_samples], inputs, -1)
-        if 'low_res_logits' in data_samples[0]:
-            scores = torch.stack([s.low_res_logits.data for s in data_samples])
-            if scores.shape[1] != self.num_classes:
-                raise ValueError(f'stored low-resolution logits have {scores.shape[1]} classes, '
-                                 f'the segmentor predicts {self.num_classes}')
-        else:
-            clean = torch.stack([s.low_res_img.data for s in data_samples])
-            scores = self.low_scores(self.normalize(clean))
-            if self.probabilities:
-                scores = logits_of(scores)
-        return IndexedLogits(scores, index, threshold=self.threshold)
+            class_scores(self.segmentor, low), full, mode=self.upsample,
+            probabilities=self.probabilities, threshold=self.threshold,
+            align_corners=self.align_corners)
 
     def low_logits(self, inputs: Tensor, data_samples: list[SegDataSample]) -> UpsampledLogits:
-        """Low-resolution logits from where ``joint_aug`` says they come."""
+        """Low-resolution logits from where ``joint_aug`` says they come.
+
+        Args:
+            inputs: normalized images ``[B, 3, H, W]``.
+            data_samples: with ``low_res_index``, if the logits are those of the clean images.
+        """
         clean = 'low_res_index' in data_samples[0]
         if self.training and clean != (self.joint_aug == 'post_lr'):
             transforms = 'mmsparse.KeepLowRes or mmsparse.LoadLowResLogits, and PackRefineInputs'
@@ -314,15 +264,39 @@ class SparseRefineSegmentor(BaseSegmentor):
             raise ValueError(f'joint_aug is {self.joint_aug!r}, but the training pipeline {has} '
                              f"{transforms}: they belong to joint_aug='post_lr' and to it alone")
         if clean:
-            return self.clean_low_resolution(inputs, data_samples)
+            return IndexedLogits.of_clean_images(
+                data_samples, inputs, self.clean_logits, num_classes=self.num_classes,
+                threshold=self.threshold)
         return self.low_resolution(inputs)
 
-    def valid(self, inputs: Tensor, low: UpsampledLogits, metas: list[dict]) -> Tensor | None:
+    @torch.no_grad()
+    def clean_logits(self, images: Tensor) -> Tensor:
+        """The frozen segmentor's logits ``[B, K, h, w]`` of images ``[B, 3, h, w]`` as loaded."""
+        scores = class_scores(self.segmentor, prepare(images, self.data_preprocessor))
+        return logits_of(scores) if self.probabilities else scores
+
+    def valid(self, inputs: Tensor, low: UpsampledLogits, placements: list[Placement]
+              ) -> Tensor | None:
         """Pixels that are not padding, bool ``[B, H, W]``; ``None`` if all are."""
-        valid = valid_mask(metas, inputs)
+        valid = valid_mask(placements, inputs)
         if isinstance(low, IndexedLogits):
             valid = low.inside if valid is None else valid & low.inside
         return valid
+
+    def select(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Refinable:
+        """The way of every batch to the refining head, in training and in inference.
+
+        Args:
+            inputs: normalized images ``[B, 3, H, W]``.
+            data_samples: carry padding; where :meth:`low_logits` asks for them, clean images or
+                stored logits.
+        """
+        low = self.low_logits(inputs, data_samples)
+        placements = placements_of(batch_metas(inputs, data_samples), inputs)
+        valid = self.valid(inputs, low, placements)
+        selection = self.selector(inputs, low, valid)
+        pixels, logits = self.gather(inputs, selection.mask, low)
+        return Refinable(placements, low, valid, selection, pixels, logits)
 
     def gather(self, inputs: Tensor, mask: Tensor, low: UpsampledLogits
                ) -> tuple[SparseMap, Tensor]:
@@ -363,27 +337,14 @@ class SparseRefineSegmentor(BaseSegmentor):
             ``decode.*`` losses, and ``decode.density``, the share of pixels selected.
         """
         labels = torch.stack([s.gt_sem_seg.data.squeeze(0) for s in data_samples])
-        low = self.low_logits(inputs, data_samples)
-        valid = self.valid(inputs, low, [s.metainfo for s in data_samples])
-        pixels, low_logits = self.gather(inputs, self.selector(inputs, low, valid).mask, low)
-        losses = self.decode_head.loss(pixels, low_logits, pixels.read(labels).long())
-        if hasattr(self.selector, 'loss'):
+        batch = self.select(inputs, data_samples)
+        losses = self.decode_head.loss(batch.pixels, batch.logits, batch.pixels.read(labels).long())
+        if isinstance(self.selector, LearnableSelector):
             losses |= self.selector.loss(
-                inputs, low, labels, valid, ignore_index=self.ignore_index)
-        losses['density'] = labels.new_tensor(len(pixels) / labels.numel(), dtype=torch.float32)
+                inputs, batch.low, labels, batch.valid, ignore_index=self.ignore_index)
+        losses['density'] = labels.new_tensor(
+            len(batch.pixels) / labels.numel(), dtype=torch.float32)
         return add_prefix(losses, 'decode')
-
-    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Full-size logits ``[B, K, H, W]``; unselected pixels keep the segmentor's bit for bit.
-
-        One channel, ``[B, 1, H, W]``, if the segmentor's head has one.
-        """
-        low = self.low_resolution(inputs)
-        selection = self.selector(inputs, low, self.valid(inputs, low, batch_img_metas))
-        pixels, low_logits = self.gather(inputs, selection.mask, low)
-        return self.write_logits(low, pixels, self.refine(pixels, low_logits))
-
-    encode_decode = inference
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None
                 ) -> list[SegDataSample]:
@@ -393,47 +354,56 @@ class SparseRefineSegmentor(BaseSegmentor):
             inputs: normalized images ``[B, 3, H, W]``.
             data_samples: carry padding, flip and the original size; ``None`` means none of these.
         """
-        if data_samples is None:
-            meta = dict(ori_shape=tuple(inputs.shape[2:]))
-            data_samples = [SegDataSample(metainfo=dict(meta)) for _ in range(len(inputs))]
-        low = self.low_logits(inputs, data_samples)
-        valid = self.valid(inputs, low, [s.metainfo for s in data_samples])
-        selection = self.selector(inputs, low, valid)
-        pixels, low_logits = self.gather(inputs, selection.mask, low)
-        refined = self.refine(pixels, low_logits)
-        self.write_back(data_samples, inputs, low, selection.mask, pixels, refined)
+        data_samples = data_samples or plain_samples(inputs)
+        batch = self.select(inputs, data_samples)
+        self.write_back(data_samples, batch, self.refine(batch.pixels, batch.logits))
         if self.test_cfg['keep_score']:
-            store_maps(data_samples, 'selection_score', self.selector.score(inputs, low))
+            store_maps(data_samples, batch.placements,
+                       selection_score=self.selector.score(inputs, batch.low))
         for sample in data_samples:
             sample.set_metainfo(dict(ignore_index=self.ignore_index))
-        if selection.threshold is not None:
-            for sample, threshold in zip(data_samples, selection.threshold.tolist(), strict=True):
+        if (thresholds := batch.selection.threshold) is not None:
+            for sample, threshold in zip(data_samples, thresholds.tolist(), strict=True):
                 sample.set_metainfo(dict(selection_threshold=threshold))
         return data_samples
 
-    def write_logits(self, low: UpsampledLogits, pixels: SparseMap, refined: Tensor) -> Tensor:
-        """Refined logits ``[N, K]`` in place of the low-resolution ones, ``[B, K or 1, H, W]``."""
-        logits = pixels.write(low.full(), refined)
-        return logits[:, 1:] - logits[:, :1] if self.out_channels == 1 else logits
+    def write_back(self, data_samples: list[SegDataSample], batch: Refinable, refined: Tensor
+                   ) -> None:
+        """Store the class maps before and after, the mask, and logits if ``test_cfg`` says so.
 
-    def write_back(self, data_samples: list[SegDataSample], inputs: Tensor, low: UpsampledLogits,
-                   mask: Tensor, pixels: SparseMap, refined: Tensor) -> None:
-        """Store the class maps before and after, the mask, and logits if ``test_cfg`` says so."""
-        low_classes = low.classes()
-        metas = [s.metainfo for s in data_samples]
-        same_size = all(tuple(m['ori_shape']) == unpadded_size(m, inputs) for m in metas)
+        Args:
+            refined: logits ``[N, K]`` of the selected pixels.
+        """
+        low_classes = batch.low.classes()
+        same_size = all(place.size == place.ori_shape for place in batch.placements)
+        maps = dict(low_res_sem_seg=low_classes, selected=batch.selection.mask)
         if self.test_cfg['seg_logits'] or not same_size:
             # A resized prediction is the arg-max of resized logits: mmseg's way needs them all.
-            self.postprocess_result(self.write_logits(low, pixels, refined), data_samples)
+            self.postprocess_result(self.write_logits(batch, refined), data_samples)
         else:
-            classes = pixels.write(low_classes.clone(), classes_of(refined, self.threshold))
-            store_maps(data_samples, 'pred_sem_seg', classes)
-        store_maps(data_samples, 'low_res_sem_seg', low_classes)
-        store_maps(data_samples, 'selected', mask)
+            maps['pred_sem_seg'] = batch.pixels.write(
+                low_classes.clone(), classes_of(refined, self.threshold))
+        store_maps(data_samples, batch.placements, **maps)
+
+    def write_logits(self, batch: Refinable, refined: Tensor) -> Tensor:
+        """Refined logits ``[N, K]`` in place of the low-resolution ones, ``[B, K or 1, H, W]``."""
+        logits = batch.pixels.write(batch.low.full(), refined)
+        return logits[:, 1:] - logits[:, :1] if self.out_channels == 1 else logits
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        """Full-size logits ``[B, K, H, W]``; unselected pixels keep the segmentor's bit for bit.
+
+        One channel, ``[B, 1, H, W]``, if the segmentor's head has one.
+        """
+        batch = self.select(inputs, data_samples or plain_samples(inputs))
+        return self.write_logits(batch, self.refine(batch.pixels, batch.logits))
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logits of ``mode='tensor'``, by mmseg's other name for them."""
+        return self._forward(inputs, [SegDataSample(metainfo=meta) for meta in batch_img_metas])
+
+    encode_decode = inference
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """Low-resolution logits ``[B, K, h, w]``, what stands for features here."""
         return self.low_resolution(inputs).scores
-
-    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
-        return self.inference(inputs, [s.metainfo for s in data_samples or []])

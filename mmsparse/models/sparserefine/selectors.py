@@ -22,7 +22,8 @@ class LearnableSelector(Selector):
     the time of the entropy selector for one more point of recall and no mIoU.
     Source: SparseRefine (ECCV 2024), supplement sec. 3; its training is not disclosed there. Here
     it learns to predict "the low-resolution class is wrong" by a balanced cross entropy, after
-    which ``mim run mmsparse calibrate`` finds the threshold for a density.
+    which ``mim run mmsparse calibrate`` finds the threshold for a density. Another selector that is
+    trained is a subclass of this one.
 
     Args:
         num_classes: ``K``; filled in by the segmentor.

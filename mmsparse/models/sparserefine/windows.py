@@ -1,9 +1,13 @@
-"""Refinement window by window, for images whose selected pixels do not fit into memory at once."""
+"""Refinement window by window, for images whose selected pixels do not fit into memory at once.
+
+And what a ``test_cfg`` may say of it.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from mmengine.config import ConfigDict
 from torch import Tensor
 
 from mmsparse.sparse import SparseMap
@@ -27,6 +31,29 @@ def check_windows(crop_size: Any, stride: Any) -> None:
     if any(step > crop for step, crop in zip(stride, crop_size, strict=True)):
         raise ValueError(f'test_cfg.stride {tuple(stride)} must not exceed crop_size '
                          f'{tuple(crop_size)}: pixels between two windows would get no result')
+
+
+def check_test_cfg(test_cfg: dict | None) -> ConfigDict:
+    """A ``test_cfg`` of :class:`.SparseRefineSegmentor`, its defaults filled in.
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value is out of range.
+    """
+    default = dict(mode='whole', seg_logits=True, keep_score=False)
+    test_cfg = ConfigDict(default | dict(test_cfg or {}))
+    needed = dict(whole=set(), slide={'crop_size', 'stride'})
+    if test_cfg['mode'] not in needed:
+        raise ValueError(f"test_cfg.mode must be 'whole' or 'slide', got {test_cfg['mode']!r}")
+    wanted = set(default) | needed[test_cfg['mode']]
+    if set(test_cfg) != wanted:
+        raise ValueError(f'test_cfg of mode {test_cfg["mode"]!r} has the keys '
+                         f'{sorted(wanted)}, got {sorted(test_cfg)}')
+    for name in ('seg_logits', 'keep_score'):
+        if not isinstance(test_cfg[name], bool):
+            raise ValueError(f'test_cfg.{name} must be True or False, got {test_cfg[name]!r}')
+    if test_cfg['mode'] == 'slide':
+        check_windows(test_cfg['crop_size'], test_cfg['stride'])
+    return test_cfg
 
 
 def windows(size: tuple[int, int], crop_size: tuple[int, int],

@@ -17,6 +17,16 @@ from torch import Tensor
 UP_MODES = ('nearest', 'bilinear')
 
 
+def check(name: str, key: str, value: object, allowed: Sequence) -> None:
+    """Refuse a value that is not one of those allowed.
+
+    Raises:
+        ValueError: says key, value and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f'{name}.{key} must be one of {tuple(allowed)}, got {value!r}')
+
+
 def level_ratios(strides: Sequence[int]) -> tuple[int, ...]:
     """How many cells of a level lie side by side in one of the level before, ``L - 1`` of them.
 

@@ -10,6 +10,8 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from mmsparse.hosts import gives_probabilities
+from mmsparse.preprocessing import batch_metas
 from mmsparse.registry import MODELS
 
 
@@ -35,11 +37,12 @@ class SegEnsemble(BaseSegmentor):
         if not segmentors:
             raise ValueError('SegEnsemble.segmentors must name at least one segmentor')
         segmentors = [ConfigDict(s) for s in segmentors]
-        found = [s.pop('data_preprocessor', None) for s in segmentors]
-        if data_preprocessor is None and any(other != found[0] for other in found):
+        preprocessors = [s.pop('data_preprocessor', None) for s in segmentors]
+        if data_preprocessor is None and any(p != preprocessors[0] for p in preprocessors):
             raise ValueError('the segmentors of a SegEnsemble must share one data_preprocessor; '
-                             f'got {found}')
-        super().__init__(data_preprocessor=data_preprocessor or found[0], init_cfg=init_cfg)
+                             f'got {preprocessors}')
+        super().__init__(data_preprocessor=data_preprocessor or preprocessors[0],
+                         init_cfg=init_cfg)
         # mmengine's list: torch's has no init_weights, and the members' weights come by it
         self.segmentors = ModuleList(MMSEG_MODELS.build(s) for s in segmentors)
         channels = [s.out_channels for s in self.segmentors]
@@ -68,7 +71,8 @@ class SegEnsemble(BaseSegmentor):
             if tuple(logits.shape[2:]) != size:
                 logits = F.interpolate(logits, size=size, mode='bilinear',
                                        align_corners=segmentor.align_corners)
-            mean = mean + logits.softmax(1) / len(self.segmentors)
+            p = logits if gives_probabilities(segmentor) else logits.softmax(1)
+            mean = mean + p / len(self.segmentors)
         return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
 
     inference = encode_decode
@@ -76,23 +80,14 @@ class SegEnsemble(BaseSegmentor):
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None
                 ) -> list[SegDataSample]:
         """Class maps and logits in mmseg's data samples."""
-        size = tuple(inputs.shape[2:])
-        if data_samples is None:
-            metas = [dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
-                     for _ in inputs]
-        else:
-            metas = [s.metainfo for s in data_samples]
-        return self.postprocess_result(self.encode_decode(inputs, metas), data_samples)
+        return self.postprocess_result(self._forward(inputs, data_samples), data_samples)
 
     def extract_feat(self, inputs: Tensor) -> list[tuple[Tensor, ...]]:
         """Features of every member."""
         return [segmentor.extract_feat(inputs) for segmentor in self.segmentors]
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
-        size = tuple(inputs.shape[2:])
-        metas = [dict(ori_shape=size, img_shape=size, pad_shape=size) for _ in inputs]
-        return self.encode_decode(
-            inputs, metas if data_samples is None else [s.metainfo for s in data_samples])
+        return self.encode_decode(inputs, batch_metas(inputs, data_samples))
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Not defined.

@@ -1,3 +1,3 @@
 # D: F without re-labelling.
 _base_ = './specialize-fuse-f_mnv2_1xb6-600_camvid-360x480.py'
-model = dict(decode_head=dict(relabel='naive'))
+model = dict(decode_head=dict(targets=dict(relabel='naive')))

@@ -8,7 +8,5 @@ model = dict(
         type='mmsparse.SpecializeFuseHead',
         in_channels=128,
         in_index=-1,
-        in_proj='none',
-        channels=128,
         num_classes=11))
 train_dataloader = dict(batch_size=6)

@@ -1,0 +1,30 @@
+"""The segmentor that SparseRefine refines, asked about small images."""
+from __future__ import annotations
+
+import torch
+from mmseg.models.segmentors import BaseSegmentor
+from torch import Tensor
+
+from mmsparse.hosts import warn_of_probabilities
+from mmsparse.preprocessing import batch_metas
+
+
+def class_scores(segmentor: BaseSegmentor, images: Tensor) -> Tensor:
+    """A segmentor's scores of every class.
+
+    Args:
+        images: normalized, ``[B, 3, h, w]``.
+
+    Returns:
+        ``[B, K, h, w]``; of a head with one sigmoid channel ``z`` the two of ``(0, z)``.
+
+    Raises:
+        ValueError: the scores hold NaN.
+    """
+    # Heads resize to the size in the metas, so these must speak of the small image.
+    scores = segmentor.inference(images, batch_metas(images))
+    if scores.sum().isnan() and scores.isnan().any():  # the sum alone: also of two infinities
+        raise ValueError('the low-resolution segmentor returned NaN logits; check its checkpoint '
+                         'and the normalization in data_preprocessor')
+    warn_of_probabilities(segmentor, scores, 'model.probabilities')
+    return torch.cat([torch.zeros_like(scores), scores], 1) if scores.shape[1] == 1 else scores

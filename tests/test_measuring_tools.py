@@ -68,6 +68,20 @@ def test_calibrate_warns_of_the_wrong_images(root, tmp_path, segmentor, split, w
     assert json.loads(written.read_text())['calibration']['density'] <= 0.1
 
 
+def test_calibrate_for_a_time_per_image(root, tmp_path, segmentor):
+    def calibrate(budget):
+        return run(root, tmp_path, 'calibrate', REFINE, segmentor, '--latency-budget', budget,
+                   '--images', 2, '--force', '--out', 'c.json', '--cfg-options', *SMALL, *SINGLE)
+
+    plenty = calibrate(1e9)
+    assert plenty.returncode == 0, plenty.stderr
+    found = json.loads((tmp_path / 'c.json').read_text())['calibration']
+    assert found['alpha'] == 0 < found['expected_ms_p50'] <= found['expected_ms_p95']
+    assert f'{found["expected_ms_p95"]:.0f} ms (95th percentile)' in plenty.stdout
+    nothing = calibrate(0.001)
+    assert nothing.returncode == 1 and 'no threshold keeps a budget of 0.001 ms' in nothing.stderr
+
+
 def test_calibrate_refuses_a_model_without_selector(root, tmp_path, segmentor):
     result = run(root, tmp_path, 'calibrate', DENSE, segmentor, '--density', '0.1')
     assert result.returncode == 1

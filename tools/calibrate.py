@@ -1,4 +1,4 @@
-"""Choose the threshold of a SparseRefine selector: for a recall of the wrong pixels, or a density.
+"""Choose the threshold of a SparseRefine selector: for a recall, a density, or a time per image.
 
 One pass of the low-resolution segmentor over held-out images; the checkpoint is that of the
 segmentor alone, or of a trained SparseRefine model. Prints and plots recall, precision and density
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has
     from rich.table import Table
 
     from mmsparse.engine.calibration import ScoreCurve
+    from mmsparse.engine.latency import TimeModel
     from mmsparse.models.sparserefine import SparseRefineSegmentor
 
 WARNINGS = {
@@ -49,6 +50,13 @@ def parse_args() -> argparse.Namespace:
                       help='largest threshold that finds this share of the wrong pixels')
     goal.add_argument('--density', type=float, metavar='D',
                       help='smallest threshold that selects no more than this share of the pixels')
+    goal.add_argument('--latency-budget', type=float, metavar='MS',
+                      help='smallest threshold with which 95 %% of the images are expected to take '
+                           'no longer than this here, by times measured on three of them')
+    parser.add_argument('--backend', choices=('torch', 'openvino'), default='torch',
+                        help='what computes the low-resolution pass; openvino is for CPUs')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
+                        help='what is computed in: bfloat16 for CPUs that can')
     parser.add_argument('--split', choices=('val', 'train', 'test'), default='val',
                         help='whose images (default: val); with the pipeline of val')
     parser.add_argument('--images', type=int, help='use this many, evenly spread (default: all)')
@@ -63,6 +71,8 @@ def parse_args() -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and not 0 < value <= 1:
             parser.error(f'--{name.replace("_", "-")} must be in (0, 1], got {value}')
+    if args.latency_budget is not None and not args.latency_budget > 0:
+        parser.error(f'--latency-budget must be above 0 ms, got {args.latency_budget}')
     if args.images is not None and args.images < 1:
         parser.error(f'--images must be at least 1, got {args.images}')
     return args
@@ -110,6 +120,22 @@ def build_loader(cfg: Config, split: str, images: int | None) -> torch.utils.dat
     loader = dict(loader, batch_size=1, dataset=dataset, sampler=dict(
         type='DefaultSampler', shuffle=False))
     return Runner.build_dataloader(loader)
+
+
+def time_model(model: SparseRefineSegmentor, curve: ScoreCurve,
+               loader: torch.utils.data.DataLoader) -> TimeModel:
+    """From three images of the split, evenly spread."""
+    from mmengine.dataset import pseudo_collate
+
+    from mmsparse.engine import progress_display
+    from mmsparse.engine.latency import SHARES, measure_times
+
+    dataset = loader.dataset
+    count = min(3, len(dataset))
+    batches = [pseudo_collate([dataset[i * len(dataset) // count]]) for i in range(count)]
+    with progress_display() as progress:
+        task = progress.add_task('Measure', total=count * len(SHARES), note='')
+        return measure_times(model, curve, batches, progress=lambda: progress.advance(task))
 
 
 def is_training_data(cfg: Config, split: str) -> bool:
@@ -165,18 +191,26 @@ def main() -> None:
     from mmsparse.engine import progress_display
     from mmsparse.engine.calibration import plot, score_curve
     from mmsparse.engine.config import read_config
+    from mmsparse.engine.fusion import fuse_for_inference
 
     cfg = read_config(args.config, args.cfg_options)
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     with one_line_errors():
         model = build_model(cfg, args.checkpoint, device)
     loader = build_loader(cfg, args.split, args.images)
+    expected: dict[str, float] = {}
     try:
+        fuse_for_inference(model, backend=args.backend, dtype=args.dtype)
         with progress_display() as progress:
             task = progress.add_task('Count', total=len(loader), note='')
             curve = score_curve(model, loader, lambda: progress.advance(task))
-        chosen = (curve.for_density(args.density) if args.target_recall is None else
-                  curve.for_recall(args.target_recall))
+        if args.latency_budget is not None:
+            chosen, p50, p95 = time_model(model, curve, loader).choose(curve, args.latency_budget)
+            expected = dict(expected_ms_p50=p50, expected_ms_p95=p95)
+        elif args.target_recall is None:
+            chosen = curve.for_density(args.density)
+        else:
+            chosen = curve.for_recall(args.target_recall)
     except ValueError as error:
         stop(str(error))
     name = model.selector.THRESHOLD
@@ -187,10 +221,13 @@ def main() -> None:
     if split in WARNINGS:
         print(f'{Path(sys.argv[0]).name}: {WARNINGS[split]}', file=sys.stderr)
     summary = summarize(curve, chosen, name, split=args.split, images=len(loader),
-                        config=args.config, checkpoint=args.checkpoint)
+                        config=args.config, checkpoint=args.checkpoint, **expected)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(summary, indent=2) + '\n')
     plot(curve, chosen, name).savefig(out.with_suffix('.png'))
+    if expected:
+        Console(soft_wrap=True).print(
+            f'expected time per image: {p50:.0f} ms (median), {p95:.0f} ms (95th percentile)')
     Console(soft_wrap=True).print(f'{name} = {curve.thresholds[chosen]:.3g} written to {out}, '
                                   f'the curve to {out.with_suffix(".png")}')
 

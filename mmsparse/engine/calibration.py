@@ -5,7 +5,7 @@ Letters: ``M`` selected pixels, ``W`` pixels whose low-resolution class is wrong
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,11 +39,14 @@ class ScoreCurve:
         thresholds: float64 ``[T]``, increasing.
         right, wrong: int64 ``[T + 1]``, pixels by score whose low-resolution class is right or
             wrong; entry ``i`` counts scores above ``thresholds[i - 1]`` and up to ``[i]``.
+        shares: by image, float32 ``[T]``, the share of its pixels with a greater score, with or
+            without a label.
     """
 
     thresholds: Tensor
     right: Tensor
     wrong: Tensor
+    shares: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def empty(cls, thresholds: Tensor) -> ScoreCurve:
@@ -62,6 +65,12 @@ class ScoreCurve:
         bins = torch.bucketize(score, self.thresholds.to(score))
         for counts, mask in ((self.right, valid & ~wrong), (self.wrong, valid & wrong)):
             counts += torch.bincount(bins[mask].flatten(), minlength=len(counts)).cpu()
+
+    def add_image(self, score: Tensor) -> None:
+        """Note what every threshold would select of an image, from the scores of its pixels."""
+        bins = torch.bucketize(score.flatten(), self.thresholds.to(score))
+        counts = torch.bincount(bins, minlength=len(self.thresholds) + 1).cpu()
+        self.shares.append(1 - (counts.cumsum(0)[:-1] / counts.sum()).float())
 
     def selected(self) -> tuple[Tensor, Tensor]:
         """``|M & W|`` and ``|M|`` by threshold, float64 ``[T]``."""
@@ -156,8 +165,10 @@ def score_curve(model: SparseRefineSegmentor, batches: Iterable[dict],
             for s, meta, placement in zip(samples, metas, placements, strict=True)],
             inputs, model.ignore_index)
         labeled = labels != model.ignore_index
-        curve.count(model.selector.score(inputs, low), low.classes() != labels,
-                    labeled if valid is None else labeled & valid)
+        score = model.selector.score(inputs, low)
+        curve.count(score, low.classes() != labels, labeled if valid is None else labeled & valid)
+        for i, image in enumerate(score):
+            curve.add_image(image if valid is None else image[valid[i]])
         progress()
     check.require_object()
     return curve

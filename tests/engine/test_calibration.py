@@ -8,6 +8,7 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 
 from mmsparse.engine.calibration import ScoreCurve, candidate_thresholds, plot, score_curve
+from mmsparse.engine.latency import TimeModel, measure_times
 from mmsparse.evaluation import selection_counts
 from mmsparse.preprocessing import valid_mask
 from tests.models.tiny import batch, build_refine
@@ -123,3 +124,46 @@ def test_what_cannot_be_reached_is_said():
 def test_plot_marks_the_choice():
     figure = plot(simple(), 2, 'alpha')
     assert figure.axes[0].get_title() == 'alpha = 0.2'
+
+
+# ---- Time ----
+
+
+def test_the_shares_of_images_are_what_the_selector_selects():
+    model = build_refine()
+    curve = score_curve(model, raw_batches(model))
+    assert len(curve.shares) == 3
+    for index in (0, 800, 1500):
+        model.selector.threshold = float(curve.thresholds[index])
+        with torch.no_grad():
+            for data, shares in zip(raw_batches(model), curve.shares, strict=True):
+                sample, = model.test_step(data)
+                assert shares[index] == pytest.approx(float(sample.selected.data.float().mean()))
+
+
+def test_times_lie_on_lines_between_the_measured_ones():
+    times = TimeModel([0.0, 0.1, 0.3], [50.0, 70.0, 100.0])
+    share = torch.tensor([0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0])
+    assert times.at(share).tolist() == pytest.approx([50, 60, 70, 85, 100, 130, 205])
+
+
+def test_a_budget_by_hand():
+    """Of twenty images the slowest may be over it: thresholds 0, 1, 2 refine less and less."""
+    curve = ScoreCurve.empty(torch.tensor([0.0, 1.0, 2.0]))
+    curve.shares = [torch.tensor([0.4, 0.2, 0.0])] * 19 + [torch.tensor([0.9, 0.8, 0.0])]
+    times = TimeModel([0.0, 1.0], [100.0, 1100.0])
+    assert times.choose(curve, 2000)[0] == 0
+    number, p50, p95 = times.choose(curve, 350)
+    assert (number, p50) == (1, pytest.approx(300)) and 300 < p95 < 350
+    assert times.choose(curve, 299)[0] == 2
+    with pytest.raises(ValueError, match='no threshold keeps a budget of 99 ms: .* takes 100 ms'):
+        times.choose(curve, 99)
+
+
+def test_times_are_measured_at_the_shares_asked_for():
+    model = build_refine()
+    curve, before = score_curve(model, raw_batches(model)), model.selector.threshold
+    times = measure_times(model, curve, list(raw_batches(model, count=2)), repeats=1)
+    assert model.selector.threshold == before
+    assert list(times.shares) == sorted(times.shares) and times.shares[0] == 0
+    assert 0.3 < times.shares[-1] < 0.5 and min(times.milliseconds) > 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
 from mmseg.datasets.transforms import LoadAnnotations
 
 from mmsparse.apis import inference, init_model, read_image
@@ -138,6 +139,7 @@ def test_a_list_gives_a_list_of_any_sources_and_sizes(model, image, file):
 def test_it_is_what_mmseg_finds(model, image, file):
     """Its function takes one kind of source per model, and a pipeline of its own name."""
     from mmseg.apis import inference_model
+    init_default_scope('mmseg')  # it takes the scope for granted
     theirs = copy.copy(model)
     theirs.cfg = copy.deepcopy(model.cfg)
     theirs.cfg.test_pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmseg.models.segmentors import BaseSegmentor
+
+from mmsparse.sizes import scaled
 
 from .benchmark import Measurement, benchmark, thin_bands
 from .fusion import fuse_for_inference
@@ -60,11 +63,12 @@ def load_pair(baseline: Baseline, configs: Path, device: torch.device, height: i
         height: of the images that will be measured. A low-resolution size given in pixels belongs
             to the paper's 1024 and is scaled.
     """
-    models = {name: fuse_for_inference(load_model(configs / file, None, device))
-              for name, file in baseline.configs.items()}
+    models: dict[str, BaseSegmentor] = {
+        name: fuse_for_inference(load_model(configs / file, None, device))
+        for name, file in baseline.configs.items()}
     refined = models['refined']
     if refined.low_res_size is not None:
-        refined.low_res_size = tuple(round(n * height / 1024) for n in refined.low_res_size)
+        refined.low_res_size = scaled(refined.low_res_size, height / 1024)
     return models
 
 
@@ -102,7 +106,7 @@ class PairMeasurement:
 
 
 def compare_pair(models: dict[str, BaseSegmentor], density: float, size: tuple[int, int],
-                 **options) -> PairMeasurement:
+                 **options: Any) -> PairMeasurement:
     """Measure a pair of :func:`load_pair`.
 
     Args:

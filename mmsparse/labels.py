@@ -12,6 +12,7 @@ import torch
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor, nn
 
+from mmsparse.eager import eager
 from mmsparse.hosts import ignore_index_of, last_head
 
 REMEDY = ('labels of two classes are 0 and 1: write them again as '
@@ -129,7 +130,7 @@ class FirstLabels:
         self.check = check
         self.left = batches
 
-    @torch.compiler.disable  # the counter would have a training step compiled again and again
+    @eager  # the counter would have a training step compiled again and again
     def __call__(self, preprocessor: nn.Module, args: tuple) -> None:
         """Look at the batch that the preprocessor is given.
 

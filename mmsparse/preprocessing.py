@@ -100,14 +100,15 @@ class Placement(NamedTuple):
             raise ValueError("a result cannot be put back into its image: meta_keys of the test "
                              "pipeline's PackSegInputs must have 'ori_shape', and of flipped "
                              "images a 'flip_direction' that is one of " + ', '.join(FLIPS))
-        found = image_map[None, self.rows, self.columns]
+        original = image_map[None, self.rows, self.columns]
         if self.flip:
-            found = found.flip(self.flip)
-        if tuple(found.shape[1:]) != self.ori_shape:
+            original = original.flip(self.flip)
+        if tuple(original.shape[1:]) != self.ori_shape:
             # nearest on numbers that float32 holds exactly
-            found = F.interpolate(
-                found[None].float(), size=self.ori_shape, mode='nearest-exact')[0].to(found.dtype)
-        return found
+            resized = F.interpolate(
+                original[None].float(), size=self.ori_shape, mode='nearest-exact')[0]
+            original = resized.to(original.dtype)
+        return original
 
 
 def placements_of(metas: Sequence[Mapping[str, Any]], inputs: Tensor) -> list[Placement]:

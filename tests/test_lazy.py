@@ -45,6 +45,7 @@ def look_up(module):
 light = {module: look_up(module) for module in LIGHT}
 sys.modules['mmdet'] = None  # as if it were not installed, which mmseg allows
 import mmseg.apis
+stack_has_compiler = 'torch._dynamo' in sys.modules
 without_mmdet = {module: look_up(module) for module in REGISTERED}
 del sys.modules['mmdet']
 import mmdet.apis
@@ -60,8 +61,9 @@ for module in pkgutil.walk_packages(mmsparse.__path__, 'mmsparse.'):
 registries = {key: sorted(value.module_dict) for key, value in vars(mmsparse.registry).items()
               if isinstance(value, roots.Registry) and value.scope == 'mmsparse'}
 print(json.dumps(dict(
-    light=light, without_mmdet=without_mmdet, with_mmdet=with_mmdet, unknown=unknown,
-    registries=registries, tables={key: package.__all__ for key, package in packages.items()})))
+    stack_has_compiler=stack_has_compiler, light=light, without_mmdet=without_mmdet,
+    with_mmdet=with_mmdet, unknown=unknown, registries=registries,
+    tables={key: package.__all__ for key, package in packages.items()})))
 '''
 
 
@@ -103,6 +105,12 @@ def test_a_method_imports_itself(seen, module):
     assert rooms(imported) == {module.split('.')[2]}
     assert {'mmcv', 'mmseg', 'mmdet'}.intersection(imported) == LIGHT[module]
     assert 'mmseg.models' not in imported
+
+
+def test_no_name_imports_the_compiler(seen):
+    """It takes a second: mmsparse leaves it to torch and its hosts whether they want it."""
+    imported = seen['without_mmdet'].values()
+    assert seen['stack_has_compiler'] or not any('torch._dynamo' in names for names in imported)
 
 
 def test_every_name_is_found_alone(seen, registered):

@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def unity_truth(samples: list[SegDataSample], inputs: Tensor, head: nn.Module) -> list[Tensor]:
+def unity_targets(samples: list[SegDataSample], inputs: Tensor, head: nn.Module) -> list[Tensor]:
     """Unity targets ``[B, h, w]`` of the images as the network sees them."""
     import torch.nn.functional as F
 
@@ -77,7 +77,7 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
     head = model.decode_head
     data = model.data_preprocessor(data, False)
     inputs, samples = data['inputs'], data['data_samples']
-    truth = unity_truth(samples, inputs, head)
+    targets = unity_targets(samples, inputs, head)
     sem, unity = outputs = head(model.extract_feat(inputs))
     metas = [s.metainfo for s in samples]
     scores = head.predict_by_feat(outputs, metas)
@@ -95,7 +95,7 @@ def look(model: nn.Module, data: dict) -> tuple[list[SegDataSample], Tensor, dic
         store_maps(samples, placements_of(metas, inputs), **{
             f'{name}_s{stride}': up(cells, stride, inputs.shape[2:])
             for name, cells in maps.items()})
-    counts = torch.stack([unity_counts(p, t) for p, t in zip(positive, truth, strict=True)]) if (
+    counts = torch.stack([unity_counts(p, t) for p, t in zip(positive, targets, strict=True)]) if (
         unity) else torch.zeros(0, 3)
     return samples, counts, {s: float((~cells).float().mean()) for s, cells in zip(
         strides, done, strict=False)} if unity else {}
@@ -166,8 +166,8 @@ def main() -> None:
         for number, data in enumerate(loader):
             if number == args.images:
                 break
-            samples, found, shares = look(model, data)
-            counts = counts + found.cpu()
+            samples, batch_counts, shares = look(model, data)
+            counts = counts + batch_counts.cpu()
             active.append(shares)
             for sample in samples:
                 label = sample.gt_sem_seg.data.squeeze(0).to(args.device)

@@ -44,17 +44,23 @@ def parse_args() -> argparse.Namespace:
 
 
 def unet_times(size: tuple[int, int], shares: list[float]) -> dict[str, dict[str, float]]:
-    """Milliseconds of the sparse U-Net, engine='auto', by stages and share of active pixels."""
+    """Milliseconds of the sparse U-Net, engine='auto', by stages and share of active pixels.
+
+    In the precision of the fastest refinement.
+    """
     import torch
 
+    from mmsparse.engine.baselines import variants
     from mmsparse.engine.benchmark import compare_engines, thin_bands
 
+    device = torch.device('cpu')
+    dtype = getattr(torch, variants(device)[-1].dtype)
     times: dict[str, dict[str, float]] = {}
     for stages in sorted(set(STAGES.values())):
         times[str(stages)] = {}
         for share in shares:
             rows = compare_engines(CHANNELS[:stages], thin_bands(size, share), ('auto',),
-                                   device=torch.device('cpu'), iterations=2)
+                                   device=device, dtype=dtype, iterations=2)
             times[str(stages)][str(share)] = rows['auto']['ms']
             print(f'{stages} stages, {share:.0%} active: {rows["auto"]["ms"]:.0f} ms', flush=True)
     return times
@@ -84,24 +90,27 @@ def break_even(summary: dict[str, Any], times: dict[str, dict[str, float]]
 
 
 def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
-    """HRNet-W48, dense and refined, at sizes and batch sizes."""
+    """HRNet-W48, dense and refined, each in its fastest way, at sizes and batch sizes."""
     import psutil
     import torch
 
-    from mmsparse.engine.baselines import BASELINES, load_pair
+    from mmsparse.engine.baselines import BASELINES, Variant, load_models, variants
     from mmsparse.engine.benchmark import benchmark
 
     device, rows, need = torch.device('cpu'), [], 0.0
     density = BASELINES['hrnet'].density
-    models = load_pair(BASELINES['hrnet'], ROOT / 'configs' / 'sparserefine', device)
+    how = variants(device)[-1][1:]
+    loaded = load_models(BASELINES['hrnet'], ROOT / 'configs' / 'sparserefine', device,
+                         [Variant(model, *how) for model in ('dense', 'refined')])
+    models = {name.split()[0]: model for name, model in loaded.items()}
     for size, batch_size in cases:
         pixels = size[0] * size[1] * batch_size
         fits = need * pixels < 0.7 * psutil.virtual_memory().available
         chosen = models if fits else dict(refined=models['refined'])
-        found = benchmark(chosen, size=size, batch_size=batch_size, warmup=1,
+        measurements = benchmark(chosen, size=size, batch_size=batch_size, warmup=1,
                           densities=dict(refined=density), iterations=3 if pixels < 3e6 else 1)
         row: dict[str, Any] = dict(size=list(size), batch_size=batch_size)
-        row |= {m.name: dict(ms=m.milliseconds, peak_mib=m.peak_mib) for m in found}
+        row |= {m.name: dict(ms=m.milliseconds, peak_mib=m.peak_mib) for m in measurements}
         if fits:
             need = max(need, row['dense']['peak_mib'] * 2**20 / pixels)
         rows.append(row)
@@ -152,11 +161,11 @@ def plot_scaling(rows: list[dict[str, Any]], title: str, path: Path) -> None:
               lambda r: r['batch_size'])
     for column, (xlabel, group, x) in enumerate((megapixels, images)):
         for model in ('dense', 'refined'):
-            known = [r for r in group if model in r]
-            axes[0, column].plot([x(r) for r in known], [r[model]['ms'] / 1000 for r in known],
-                                 'o-', label=model)
-            axes[1, column].plot([x(r) for r in known],
-                                 [r[model]['peak_mib'] / 1024 for r in known], 'o-', label=model)
+            measured = [r for r in group if model in r]
+            axes[0, column].plot([x(r) for r in measured],
+                                 [r[model]['ms'] / 1000 for r in measured], 'o-', label=model)
+            axes[1, column].plot([x(r) for r in measured],
+                                 [r[model]['peak_mib'] / 1024 for r in measured], 'o-', label=model)
         axes[1, column].set_xlabel(xlabel)
         for row, ylabel in enumerate(('seconds per image', 'peak memory, GiB')):
             axes[row, column].set(ylabel=ylabel, ylim=(0, None))

@@ -59,16 +59,16 @@ def read_labels(folder: Path, count: int, size: tuple[int, int]) -> list[Tensor]
     files = sorted(folder.glob('*.png'))
     if not files:
         stop(f'--labels {folder} holds no .png')
-    found = []
+    label_maps = []
     for file in files[::max(1, len(files) // count)][:count]:
         label = mmcv.imread(file, flag='unchanged')
         scale = max(size[0] / label.shape[0], size[1] / label.shape[1])
         label = mmcv.imresize(label, [max(n, round(m * scale)) for n, m in zip(
             size[::-1], label.shape[1::-1], strict=True)], interpolation='nearest')
         top, left = ((m - n) // 2 for m, n in zip(label.shape, size, strict=True))
-        found.append(torch.from_numpy(
+        label_maps.append(torch.from_numpy(
             label[top:top + size[0], left:left + size[1]].astype('int64'))[None])
-    return found
+    return label_maps
 
 
 @contextlib.contextmanager

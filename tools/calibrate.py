@@ -183,9 +183,9 @@ def main() -> None:
     title = (f'{len(loader)} {args.split} images, {curve.error_rate():.2%} of their '
              'low-resolution pixels wrong')
     Console().print(curve_table(curve, chosen, name, title))
-    kind = 'train' if is_training_data(cfg, args.split) else args.split
-    if kind in WARNINGS:
-        print(f'{Path(sys.argv[0]).name}: {WARNINGS[kind]}', file=sys.stderr)
+    split = 'train' if is_training_data(cfg, args.split) else args.split
+    if split in WARNINGS:
+        print(f'{Path(sys.argv[0]).name}: {WARNINGS[split]}', file=sys.stderr)
     summary = summarize(curve, chosen, name, split=args.split, images=len(loader),
                         config=args.config, checkpoint=args.checkpoint)
     out.parent.mkdir(parents=True, exist_ok=True)

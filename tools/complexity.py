@@ -42,20 +42,20 @@ def main() -> None:
     from mmsparse.engine.complexity import complexity
 
     try:
-        found = complexity(args.config, tuple(args.shape), args.cfg_options)
+        counts = complexity(args.config, tuple(args.shape), args.cfg_options)
     except NotImplementedError as error:
         stop(str(error))
     height, width = args.shape
     table = Table('figure', title=f'{Path(args.config).stem}, {height}x{width}')
     table.add_column('exact', justify='right')
     table.add_column('', justify='right')
-    for name, value in found.items():
+    for name, value in counts.items():
         unit = (1e9, 'G') if name in ('MACs', 'FLOPs (2 x MACs)') else (1e6, 'M')
         table.add_row(name, f'{value:,}', f'{value / unit[0]:.2f} {unit[1]}')
     Console(width=None if Console().is_terminal else 100).print(table)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(dict(shape=list(args.shape), **found), indent=2) + '\n')
+        args.out.write_text(json.dumps(dict(shape=list(args.shape), **counts), indent=2) + '\n')
 
 
 if __name__ == '__main__':

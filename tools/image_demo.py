@@ -56,15 +56,15 @@ def parse_args() -> argparse.Namespace:
 
 def find_images(paths: list[Path]) -> list[Path]:
     """The given files, and the images in the given folders, in order."""
-    found = []
+    images = []
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
         if path.is_dir():
             inside = [file for file in inside if file.suffix.lower() in SUFFIXES]
             if not inside:
                 stop(f'folder {path} holds no image ({", ".join(SUFFIXES)})')
-        found += inside
-    return found
+        images += inside
+    return images
 
 
 def place_outputs(images: list[Path], out: Path) -> dict[Path, Path]:

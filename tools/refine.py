@@ -81,13 +81,13 @@ def pair(image: Path, mask: Path) -> list[tuple[Path, Path]]:
     return [(images[name][0], files[0]) for name, files in masks.items()]
 
 
-def by_name(folder: Path, kinds: tuple[str, ...]) -> dict[str, list[Path]]:
-    """The files of these kinds in a folder, by name without suffix, in order."""
-    found: dict[str, list[Path]] = {}
+def by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The files of these suffixes in a folder, by name without suffix, in order."""
+    files: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in kinds and file.is_file():
-            found.setdefault(file.stem, []).append(file)
-    return found
+        if file.suffix.lower() in suffixes and file.is_file():
+            files.setdefault(file.stem, []).append(file)
+    return files
 
 
 def beside(pictures: list[Path], files: list[Path]) -> list[Path]:
@@ -99,12 +99,12 @@ def beside(pictures: list[Path], files: list[Path]) -> list[Path]:
     return [file for file in files if file not in image] if len(image) == 1 else files
 
 
-def places(pairs: list[tuple[Path, Path]], out: Path, kind: str) -> list[Path]:
+def places(pairs: list[tuple[Path, Path]], out: Path, suffix: str) -> list[Path]:
     """Where each refined mask goes; never where an image or a mask lies."""
     if out.is_dir() or not out.suffix:
         if out.is_file():
             stop(f'--out {out} is a file: name a folder, or a file that ends in .png, .npy, .json')
-        outs = [out / f'{mask.stem}.{kind}' for _, mask in pairs]
+        outs = [out / f'{mask.stem}.{suffix}' for _, mask in pairs]
     elif out.suffix.lower() not in ('.png', '.npy', '.json'):
         stop(f'--out {out} must end in .png, .npy or .json, or be a folder (one with a dot in its '
              'name has to exist)')

@@ -17,8 +17,8 @@ class ActiveCellsHook(Hook):
     """Log the mean share of active cells, by stride, over the batches of this process.
 
     For ``mmsparse.SpecializeFuseHead`` with ``fusion=dict(sparse=True)``; silent for any other
-    head. Writes ``active/s16`` ... in percent to the log and to all backends of the visualizer. With
-    test-time augmentation, the last view of each image counts.
+    head. Writes ``active/s16`` ... in percent to the log and to all backends of the visualizer.
+    With test-time augmentation, the last view of each image counts.
     """
 
     def __init__(self) -> None:

@@ -155,9 +155,9 @@ def score_curve(model: SparseRefineSegmentor, batches: Iterable[dict],
                           size=placement.size, mode='nearest-exact')[0, 0]
             for s, meta, placement in zip(samples, metas, placements, strict=True)],
             inputs, model.ignore_index)
-        known = labels != model.ignore_index
+        labeled = labels != model.ignore_index
         curve.count(model.selector.score(inputs, low), low.classes() != labels,
-                    known if valid is None else known & valid)
+                    labeled if valid is None else labeled & valid)
         progress()
     check.require_object()
     return curve

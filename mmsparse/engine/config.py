@@ -56,17 +56,17 @@ def read_as_stored(part: object) -> None:
     Left alone are loaders with a ``color_type``, and those that decode by a library that knows no
     such rotation.
     """
-    for found in _dicts_in(part):
-        if (found.get('type') in LOADERS
-                and found.get('imdecode_backend', 'cv2') in ('cv2', 'pillow')):
-            found.setdefault('color_type', 'color_ignore_orientation')
+    for node in _dicts_in(part):
+        if (node.get('type') in LOADERS
+                and node.get('imdecode_backend', 'cv2') in ('cv2', 'pillow')):
+            node.setdefault('color_type', 'color_ignore_orientation')
 
 
 def _drop_scope(part: Any) -> None:
     """Delete ``_scope_='mmsparse'`` everywhere, in place."""
-    for found in _dicts_in(part):
-        if found.get('_scope_') == 'mmsparse':
-            del found['_scope_']
+    for node in _dicts_in(part):
+        if node.get('_scope_') == 'mmsparse':
+            del node['_scope_']
 
 
 def _dicts_in(part: object) -> Iterator[dict]:

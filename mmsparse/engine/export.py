@@ -108,11 +108,11 @@ def export_onnx(model: nn.Module, path: Path, size: tuple[int, int], include_arg
             external_data=False, input_names=['image'],
             output_names=['classes' if include_argmax else 'logits'], verbose=False)
         session = onnxruntime.InferenceSession(str(written), providers=['CPUExecutionProvider'])
-        found, = session.run(None, {'image': image.numpy()})
+        output, = session.run(None, {'image': image.numpy()})
         if include_argmax:
-            difference = float((found != expected).mean())
+            difference = float((output != expected).mean())
         else:
-            difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+            difference = float(np.abs(output - expected).max() / np.abs(expected).max())
         if not difference < TOLERANCE:
             raise ValueError(f'the file differs from the model by {difference:.1e}, more than '
                              f'{TOLERANCE:g}')

@@ -36,18 +36,25 @@ def machine(device: torch.device) -> dict[str, str]:
 def engine_name(device: torch.device) -> str:
     """Which sparse engine computes on this device."""
     wheel = spconv_wheel()
-    kind = 'implicit GEMM' if device.type == 'cuda' else 'gathered GEMM on the CPU'
-    return f'{wheel.distribution} {wheel.version}, {kind}'
+    algorithm = 'implicit GEMM' if device.type == 'cuda' else 'gathered GEMM on the CPU'
+    return f'{wheel.distribution} {wheel.version}, {algorithm}'
 
 
-def dense_conv_rate(device: torch.device) -> float:
-    """Multiply-accumulates per second of a dense convolution in float32, in 10^9.
+def computes_bfloat16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16."""
+    flags = set(Path('/proc/cpuinfo').read_text().split())
+    return bool(flags & {'amx_bf16', 'avx512_bf16', 'bf16'})
+
+
+def dense_conv_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Multiply-accumulates per second of a dense convolution, in 10^9.
 
     3 x 3, 256 channels, 128 x 256 pixels, channels last: best of ten, what the machine can do.
     """
-    conv = nn.Conv2d(256, 256, 3, padding=1, bias=False, device=device)
+    conv = nn.Conv2d(256, 256, 3, padding=1, bias=False, device=device, dtype=dtype)
     convert_conv2d_weight_memory_format(conv, torch.channels_last)
-    x = torch.randn(1, 256, 128, 256, device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(1, 256, 128, 256, device=device, dtype=dtype).contiguous(
+        memory_format=torch.channels_last)
     seconds = []
     with torch.no_grad():
         for _ in range(11):

@@ -38,6 +38,6 @@ def test_a_compiled_training_is_the_plain_one_and_spconv_one_break():
                             strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=name)
     assert not [reason for reason in breaks if 'spconv' in reason or 'cumm' in reason], breaks
-    assert any('SparseUNet.forward' in reason for reason in breaks)
+    assert any('torch.compiler.disable' in reason for reason in breaks)
     assert 0 < graphs < 30  # with spconv in sight there were more than a hundred
     torch._dynamo.reset()

@@ -20,6 +20,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmsparse.memory import trim_heap
+from mmsparse.preprocessing import prepare
 from mmsparse.registry import MODELS
 from mmsparse.sizes import scaled, size_of
 from mmsparse.sparse import UpsampledLogits, dilate, label_boundary
@@ -264,10 +265,7 @@ class CRMRefiner(BaseModel):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize images ``[B, 3, h, w]`` as loaded (BGR), as the data preprocessor does."""
-        preprocessor = self.data_preprocessor
-        if preprocessor.channel_conversion:
-            images = images.flip(1)
-        return (images.to(preprocessor.mean.device) - preprocessor.mean) / preprocessor.std
+        return prepare(images, self.data_preprocessor)
 
     @torch.no_grad()
     def refine(self, images: Tensor, masks: Tensor) -> Refinement:

@@ -12,6 +12,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmsparse.eager import eager
 from mmsparse.losses import zero_loss
 from mmsparse.registry import MODELS
 from mmsparse.sparse import (
@@ -153,7 +154,7 @@ class SparseUNet(BaseModule):
 
     # spconv runs on its own memory, through functions that dynamo cannot see into: tried layer by
     # layer it makes a hundred graphs, and others for every other number of pixels.
-    @torch.compiler.disable
+    @eager
     def forward(self, sparse_map: SparseMap) -> Tensor:
         """Features of the active pixels; one graph break under ``torch.compile``.
 

@@ -45,8 +45,8 @@ class PointDiceLoss(nn.Module):
             labels: int64 ``[N]``; ``ignore_index`` is left out.
             avg_factor: not used, a ratio of sums needs none.
         """
-        known = labels != ignore_index
-        p = logits.float().softmax(1) * known[:, None]
-        target = F.one_hot(labels.where(known, 0), logits.shape[1]) * known[:, None]
+        labeled = labels != ignore_index
+        p = logits.float().softmax(1) * labeled[:, None]
+        target = F.one_hot(labels.where(labeled, 0), logits.shape[1]) * labeled[:, None]
         shared, total = (p * target).sum(0), p.sum(0) + target.sum(0)
         return self.loss_weight * (1 - 2 * shared / (total + self.eps)).mean()

@@ -20,6 +20,7 @@ from mmseg.utils import add_prefix
 from torch import Tensor
 
 from mmsparse.checkpoint import load_weights
+from mmsparse.eager import eager
 from mmsparse.hosts import gives_probabilities, ignore_index_of, last_head
 from mmsparse.labels import check_first_labels
 from mmsparse.preprocessing import (
@@ -49,7 +50,7 @@ FEATURES = ('rgb', 'p')
 
 # On the CPU a backward pass runs in the thread that asks for it, and spconv's is Python: in a
 # compiled training step dynamo would trace it for every layer and number of pixels.
-@torch.compiler.disable
+@eager
 def update_eagerly(optim_wrapper: OptimWrapper, loss: Tensor) -> None:
     """Backward pass and optimizer's step as they are; what was compiled before stays compiled."""
     optim_wrapper.update_params(loss)
@@ -305,10 +306,10 @@ class SparseRefineSegmentor(BaseSegmentor):
         """The selected pixels with their ``features``, and low-resolution logits ``[N, K]``."""
         pixels = SparseMap.from_mask(inputs, mask)
         low_logits = low.at(pixels.topology.indices)
-        known = dict(rgb=pixels.features)
+        features = dict(rgb=pixels.features)
         if 'p' in self.features:
-            known['p'] = low_logits.float().softmax(1).to(pixels.features.dtype)
-        return (pixels.replace_features(torch.cat([known[name] for name in self.features], 1)),
+            features['p'] = low_logits.float().softmax(1).to(pixels.features.dtype)
+        return (pixels.replace_features(torch.cat([features[name] for name in self.features], 1)),
                 low_logits)
 
     def refine(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:

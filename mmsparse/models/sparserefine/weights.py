@@ -21,10 +21,10 @@ def refuse_foreign_weights(state_dict: dict, prefix: str, *_: Any) -> None:
     """
     if is_refiner(state_dict, prefix):
         return
-    kinds = sorted({k[len(prefix):].split('.')[0] for k in state_dict if k.startswith(prefix)})
+    parts = sorted({k[len(prefix):].split('.')[0] for k in state_dict if k.startswith(prefix)})
     hint = ''
-    if 'backbone' in kinds:
+    if 'backbone' in parts:
         hint = ('; it looks like one of a plain segmentor: to refine that segmentor, name it as '
                 'model.segmentor_checkpoint and train')
     raise CheckpointError('the checkpoint is not one of SparseRefineSegmentor: no weight starts '
-                          f'with "{prefix}decode_head.extractor.", only {kinds}{hint}')
+                          f'with "{prefix}decode_head.extractor.", only {parts}{hint}')

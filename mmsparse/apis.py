@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
@@ -35,7 +36,7 @@ def init_model(config: str | Path | Config,
                cfg_options: dict | None = None,
                *,
                backend: str = 'torch',
-               dtype: str = 'float32') -> nn.Module:
+               dtype: str = 'float32') -> BaseModel:
     """A segmentor for inference alone: batch norms are folded, images laid out channels last.
 
     The same results as the stock runner's, in less time; to train a model or to save its weights,
@@ -70,7 +71,7 @@ def init_model(config: str | Path | Config,
     return fuse_for_inference(model, backend=backend, dtype=dtype)
 
 
-def inference(model: nn.Module, images: Image | Sequence[Image]
+def inference(model: BaseModel, images: Image | Sequence[Image]
               ) -> SegDataSample | list[SegDataSample]:
     """Label images of any sizes, one after the other.
 
@@ -94,18 +95,17 @@ def inference(model: nn.Module, images: Image | Sequence[Image]
     pipeline = Compose([
         dict(type='LoadImageFromNDArray'),
         *preparation(tested_dataset(model.cfg))])
-    if isinstance(images, (list, tuple)):
+    if isinstance(images, Sequence) and not isinstance(images, str):
         return [_infer(model, pipeline, image) for image in images]
     return _infer(model, pipeline, images)
 
 
-def _infer(model: nn.Module, pipeline: Compose, image: Image) -> SegDataSample:
-    given = isinstance(image, np.ndarray)
-    picture = check_image(image) if given else read_image(image)
+def _infer(model: BaseModel, pipeline: Compose, image: Image) -> SegDataSample:
+    picture = check_image(image) if isinstance(image, np.ndarray) else read_image(image)
     packed = pipeline(dict(img=picture))
     sample = packed['data_samples']
     sample.set_field(picture, 'ori_img', field_type='metainfo')  # RefinedSegmentor looks at it
-    if not given:
+    if not isinstance(image, np.ndarray):
         sample.set_metainfo(dict(img_path=str(image)))
     with torch.no_grad():
         sample, = model.test_step(pseudo_collate([packed]))

@@ -6,6 +6,8 @@ which scores its heads give. Letters: ``B`` images, ``H, W`` size of the batch.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import torch
@@ -14,6 +16,10 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+    from mmseg.models.segmentors import BaseSegmentor
+
 # Heads whose `predict` returns softmax(query class) x sigmoid(mask), with all that inherit from
 # them. By name: importing mmseg's would import mmdet.
 PROBABILITY_HEADS = {'MaskFormerHead', 'Mask2FormerHead'}
@@ -21,19 +27,19 @@ PROBABILITY_HEADS = {'MaskFormerHead', 'Mask2FormerHead'}
 _settled: WeakSet[nn.Module] = WeakSet()
 
 
-def last_head(segmentor: nn.Module) -> nn.Module:
+def last_head(segmentor: BaseSegmentor) -> BaseDecodeHead:
     """The head that gives a segmentor's result, the last one of a cascade."""
     head = segmentor.decode_head
     return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
-def ignore_index_of(segmentor: nn.Module) -> int:
+def ignore_index_of(segmentor: BaseSegmentor) -> int:
     """The label that a segmentor does not learn from; 255 if it learns from all."""
     ignore_index = last_head(segmentor).ignore_index
     return 255 if ignore_index is None else ignore_index
 
 
-def gives_probabilities(segmentor: nn.Module, setting: bool | None = None) -> bool:
+def gives_probabilities(segmentor: BaseSegmentor, setting: bool | None = None) -> bool:
     """Whether its scores are probabilities, which need not sum to one, and not logits.
 
     Args:
@@ -48,7 +54,7 @@ def gives_probabilities(segmentor: nn.Module, setting: bool | None = None) -> bo
     return any(cls.__name__ in PROBABILITY_HEADS for cls in type(head).__mro__)
 
 
-def warn_of_probabilities(segmentor: nn.Module, scores: Tensor, key: str) -> None:
+def warn_of_probabilities(segmentor: BaseSegmentor, scores: Tensor, key: str) -> None:
     """Warn if scores that are taken for logits look like probabilities; once for each head.
 
     The first scores of every head are looked at, unless a config has settled what they are.
@@ -73,7 +79,7 @@ def warn_of_probabilities(segmentor: nn.Module, scores: Tensor, key: str) -> Non
             f'{key}=False', stacklevel=2)
 
 
-def padding_of(meta: dict) -> tuple[int, int, int, int]:
+def padding_of(meta: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """Left, right, top and bottom padding of an image in pixels, by mmseg's two names."""
     return tuple(meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0))))
 

@@ -9,3 +9,9 @@ def size_of(x: Tensor | np.ndarray) -> tuple[int, int]:
     """``(H, W)`` of ``[..., H, W]``."""
     height, width = x.shape[-2:]
     return height, width
+
+
+def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """``(H, W)`` times ``scale``, rounded, 1 at least."""
+    height, width = (max(round(n * scale), 1) for n in size)
+    return height, width

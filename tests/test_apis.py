@@ -160,7 +160,7 @@ def test_a_list_gives_a_list_of_any_sources_and_sizes(model, image, file):
 def test_it_is_what_mmseg_finds(model, image, file):
     """Its function takes one kind of source per model, and a pipeline of its own name."""
     from mmseg.apis import inference_model
-    init_default_scope('mmseg')
+    init_default_scope('mmseg')  # it takes the scope for granted
     theirs = copy.copy(model)
     theirs.cfg = copy.deepcopy(model.cfg)
     theirs.cfg.test_pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmseg.models.segmentors import BaseSegmentor
+
+from mmsparse.sizes import scaled
 
 from .benchmark import Measurement, benchmark, thin_bands
 from .fusion import BACKENDS, DTYPES, fuse_for_inference
@@ -100,11 +102,11 @@ def load_models(baseline: Baseline, configs: Path, device: torch.device,
         height: of the images that will be measured. A low-resolution size given in pixels belongs
             to the paper's 1024 and is scaled.
     """
-    models = {}
+    models: dict[str, BaseSegmentor] = {}
     for variant in chosen:
         model = load_model(configs / baseline.configs[variant.model], None, device)
         if variant.model != 'dense' and model.low_res_size is not None:
-            model.low_res_size = tuple(round(n * height / 1024) for n in model.low_res_size)
+            model.low_res_size = scaled(model.low_res_size, height / 1024)
         models[variant.name] = fuse_for_inference(
             model, backend=variant.backend, dtype=variant.dtype)
     return models
@@ -148,7 +150,7 @@ class Comparison:
 
 
 def compare(models: dict[str, BaseSegmentor], density: float, size: tuple[int, int],
-            **options) -> Comparison:
+            **options: Any) -> Comparison:
     """Measure the models of :func:`load_models`.
 
     Args:

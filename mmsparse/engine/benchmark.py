@@ -141,7 +141,7 @@ def precision_context(models: Sequence[nn.Module], precision: str, device: torch
 
 
 @torch.no_grad()
-def predict_time(model: nn.Module, batch: dict, device: torch.device, mode: str = 'predict'
+def predict_time(model: BaseSegmentor, batch: dict, device: torch.device, mode: str = 'predict'
                  ) -> tuple[float, Any]:
     """Milliseconds of one pass on preprocessed images, and its result, by ``mode`` of ``MODES``."""
     samples = [SegDataSample(metainfo=dict(s.metainfo)) for s in batch['data_samples']]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
@@ -43,7 +44,7 @@ class Score(NamedTuple):
     precision: float
 
 
-def predict(model: nn.Module, batch: dict) -> tuple[SegDataSample, float]:
+def predict(model: BaseModel, batch: dict) -> tuple[SegDataSample, float]:
     """One image through ``test_step``, normalization included: the result and its seconds."""
     with torch.no_grad():
         start = time.perf_counter()

@@ -35,9 +35,10 @@ class GraphReplay:
         key = inputs.shape, inputs.dtype, torch.is_autocast_enabled('cuda')
         if key not in self.graphs:
             self.graphs[key] = self.capture(inputs)
-        if self.graphs[key] is None:
+        captured = self.graphs[key]
+        if captured is None:
             return self.function(inputs)
-        graph, static_inputs, static_result = self.graphs[key]
+        graph, static_inputs, static_result = captured
         static_inputs.copy_(inputs)
         graph.replay()
         return static_result.clone()

@@ -7,7 +7,8 @@ import warnings
 import torch
 from mmcv.cnn import ConvModule, fuse_conv_bn
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
-from torch import channels_last, nn
+from torch import nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone
 
@@ -68,9 +69,7 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
                 module.order.index('norm') < module.order.index('conv')):
             module._modules['conv'] = module._modules.pop('conv')
     fuse_conv_bn(model.eval())
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            module.to(memory_format=channels_last)
+    convert_conv2d_weight_memory_format(model, torch.channels_last)
     model.requires_grad_(False)
     if backend == 'openvino':
         use_openvino(model, dtype)

@@ -12,7 +12,7 @@ from mmsparse.checkpoint import CheckpointError, load_state
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model without what distributes or augments it."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = model.get_submodule('module')
     return model
 
 

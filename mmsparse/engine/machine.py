@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from mmsparse.compat import spconv_wheel
 from mmsparse.memory import trim_heap
@@ -50,9 +51,10 @@ def dense_conv_rate(device: torch.device, dtype: torch.dtype = torch.float32) ->
 
     3 x 3, 256 channels, 128 x 256 pixels, channels last: best of ten, what the machine can do.
     """
-    layout = dict(memory_format=torch.channels_last)
-    conv = nn.Conv2d(256, 256, 3, padding=1, bias=False).to(device, dtype, **layout)
-    x = torch.randn(1, 256, 128, 256, device=device, dtype=dtype).contiguous(**layout)
+    conv = nn.Conv2d(256, 256, 3, padding=1, bias=False, device=device, dtype=dtype)
+    convert_conv2d_weight_memory_format(conv, torch.channels_last)
+    x = torch.randn(1, 256, 128, 256, device=device, dtype=dtype).contiguous(
+        memory_format=torch.channels_last)
     seconds = []
     with torch.no_grad():
         for _ in range(11):

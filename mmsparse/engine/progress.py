@@ -47,7 +47,7 @@ class RichProgressHook(Hook):
         atexit.register(self.progress.stop)  # gives the cursor back if training fails
         self.task = self.progress.add_task(self.description, total=runner.max_iters, note='')
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         """Advance it."""
         note = f'loss {float(outputs["loss"]):.2f}' if outputs else ''

@@ -5,6 +5,7 @@ import os.path as osp
 import warnings
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 from mmengine.dist import all_gather_object, is_main_process
@@ -35,7 +36,7 @@ class RefinementVisualizationHook(SegVisualizationHook):
         **kwargs: as mmseg's ``SegVisualizationHook``.
     """
 
-    def __init__(self, draw: bool = False, interval: int = 50, **kwargs) -> None:
+    def __init__(self, draw: bool = False, interval: int = 50, **kwargs: Any) -> None:
         with warnings.catch_warnings():
             # "... will not take effect", which is not true here
             warnings.filterwarnings('ignore', message='The draw is False')
@@ -53,7 +54,7 @@ class RefinementVisualizationHook(SegVisualizationHook):
         if mode == 'train':
             return
         if self.draw and self.every_n_inner_iters(batch_idx, self.interval):
-            for sample in outputs:
+            for sample in outputs or ():
                 path = sample.img_path
                 image = decode(get(path, backend_args=self.backend_args), path,
                                'color_ignore_orientation')
@@ -117,17 +118,19 @@ def histogram(densities: Sequence[float], marks: dict[str, float]) -> np.ndarray
     """Number of images by density, with three values marked; uint8 RGB ``[400, 700, 3]``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: the user's backend stays as it is
+    from matplotlib.ticker import MaxNLocator
 
     canvas = FigureCanvasAgg(Figure(figsize=(7, 4), dpi=100, layout='constrained'))
     axes = canvas.figure.add_subplot()
     percent = np.asarray(densities) * 100
     width = 1 if percent.max() < 30 else 4  # whole percents, so that epochs can be compared
-    axes.hist(percent, bins=np.arange(0, percent.max() + width + 1, width), color='#3b7dd8')
+    axes.hist(percent, bins=np.arange(0, percent.max() + width + 1, width).tolist(),
+              color='#3b7dd8')
     for style, (name, value) in zip(('-', '--', ':'), marks.items(), strict=True):
         axes.axvline(value * 100, color='#303030', linestyle=style, label=f'{name} {value:.1%}')
     axes.set(xlabel='selected pixels of an image, %', ylabel='images',
              title=f'Density over {len(densities)} images')
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator('auto', steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.legend()
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

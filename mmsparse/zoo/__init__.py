@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 SCHEME = 'mmsparse://'
 FOLDER = Path(__file__).parent
 
 
-def is_address(name: Any) -> bool:
+def is_address(name: Any) -> TypeGuard[str]:
     """Whether this is ``mmsparse://…``."""
     return isinstance(name, str) and name.startswith(SCHEME)
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mmsparse.sizes import size_of
+from mmsparse.sizes import scaled, size_of
 
 from .refiner import CRMRefiner
-from .sampling import Window, scaled
+from .sampling import Window
 
 # Dilation by it joins the parts of an object that lie close to each other. The protocol's radius is
 # 5 as well, but its kernel has an even width, which would move the parts by a pixel.

@@ -22,11 +22,11 @@ from torch import Tensor
 from mmsparse.memory import trim_heap
 from mmsparse.preprocessing import prepare
 from mmsparse.registry import MODELS
-from mmsparse.sizes import size_of
+from mmsparse.sizes import scaled, size_of
 from mmsparse.sparse import UpsampledLogits, dilate, label_boundary
 
 from .losses import SobelLoss
-from .sampling import Window, resize_aligned, scaled, whole
+from .sampling import Window, resize_aligned, whole
 from .tiling import QUERY_BYTES, SELECTOR_BYTES, Tile, plan_tiles
 
 LOSSES = dict(bce=1.0, l1=0.5, l2=0.5, sobel=2.0)

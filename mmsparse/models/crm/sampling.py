@@ -65,12 +65,6 @@ def whole(size: tuple[int, int]) -> Window:
     return Window(0, 0, *size)
 
 
-def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """``(H, W)`` times ``scale``, rounded, 1 at least."""
-    height, width = (max(round(n * scale), 1) for n in size)
-    return height, width
-
-
 def window_cells(window: Window, size: tuple[int, int], source_size: tuple[int, int]
                  ) -> tuple[AxisCells, AxisCells]:
     """What the rows and the columns of :func:`resize_aligned` read; arguments as there."""

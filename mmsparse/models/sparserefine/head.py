@@ -117,7 +117,7 @@ class SparseRefineHead(BaseModule):
             # Zero through every parameter: DDP waits for the gradients of all of them.
             outputs, zero = (None, None), zero_loss(self.parameters())
         return {
-            f'loss_{name}_{loss.loss_name.removeprefix("loss_")}':
+            f'loss_{name}_{str(loss.loss_name).removeprefix("loss_")}':
                 zero if logits is None else loss(logits, labels, **reduction)
             for name, logits in zip(('sparse', 'ensemble'), outputs, strict=True)
             for loss in self.loss_decode}

@@ -33,6 +33,7 @@ from mmsparse.preprocessing import (
     valid_mask,
 )
 from mmsparse.registry import MODELS
+from mmsparse.sizes import scaled
 from mmsparse.sparse import Selection, SparseMap, UpsampledLogits, logits_of
 from mmsparse.sparse.upsampled import MODES, classes_of
 
@@ -242,8 +243,9 @@ class SparseRefineSegmentor(BaseSegmentor):
         """
         if inputs.ndim != 4 or inputs.shape[1] != 3:
             raise ValueError(f'images must be [B, 3, H, W], got {list(inputs.shape)}')
-        full = tuple(int(n) for n in inputs.shape[2:])  # tensors while mmengine traces
-        size = self.low_res_size or tuple(max(1, round(n * self.low_res_scale)) for n in full)
+        height, width = map(int, inputs.shape[2:])  # tensors while mmengine traces
+        full = height, width
+        size = self.low_res_size or scaled(full, self.low_res_scale)
         low = inputs if size == full else F.interpolate(
             inputs, size=size, mode='bilinear', align_corners=False)
         return UpsampledLogits(

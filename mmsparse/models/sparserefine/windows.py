@@ -96,9 +96,10 @@ def refine_windows(refine: Callable[[SparseMap, Tensor], Tensor], pixels: Sparse
     for window in windows(pixels.topology.spatial_shape, crop_size, stride):
         part, rows = pixels.crop(*window)
         refined = refine(part, low_logits[rows])
-        if total is None:
+        if total is None or count is None:
             total = refined.new_zeros(low_logits.shape)
             count = refined.new_zeros(len(low_logits), 1)
         total[rows] += refined
         count[rows] += 1
+    assert total is not None and count is not None  # an image has a window
     return total / count

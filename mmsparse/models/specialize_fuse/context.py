@@ -238,20 +238,22 @@ class CoarseToFineContext(PooledLevels):
         tokens_of_level = attend is not None and not self._reads_coarsest(level)
         columns, size = x.shape[3], x.shape[2:]
         # tokens of the level need all of it, and are followed by the choice of cells
-        alone = cells is not None and not tokens_of_level
-        if alone:
-            x = gather_cells(x, cells)  # [1, C, 1, N]
+        alone = None if tokens_of_level else cells
+        if alone is not None:
+            x = gather_cells(x, alone)  # [1, C, 1, N]
         if key in self.merge:
+            assert coarse is not None, 'all levels but the first have a coarser one'
             ratio = self.ratios[level - 1]
             coarse = coarse.detach() if self.detach_coarse else coarse
-            coarse = (gather_cells(coarse, parent_cells(cells, columns, ratio)) if alone else
-                      up(coarse, ratio, size, self.upsample))
+            coarse = (up(coarse, ratio, size, self.upsample) if alone is None else
+                      gather_cells(coarse, parent_cells(alone, columns, ratio)))
             x = self.merge[key](torch.cat([x, coarse], 1) if self.merge_mode == 'concat' else
                                 x + coarse)
         if attend is None:
             return x
         if tokens_of_level:
             return attend(x, cells=cells)
+        assert coarsest is not None, 'all levels but the first have a coarsest one'
         return attend(x, source=coarsest.detach() if self.detach_coarse else coarsest)
 
 

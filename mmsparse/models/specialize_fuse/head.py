@@ -7,6 +7,7 @@ pixels, ``h, w`` cells of a level, ``N`` active cells of one image, ``L`` levels
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -106,13 +107,12 @@ class SpecializeFuseHead(BaseDecodeHead):
         if num_classes < 2:
             raise ValueError(f'{type(self).__name__}.num_classes must be at least 2, got '
                              f'{num_classes!r}')
-        one_map = isinstance(in_channels, int)
-        width = in_channels if one_map else sum(in_channels)
+        width = in_channels if isinstance(in_channels, int) else sum(in_channels)
         super().__init__(
             in_channels, channels or width, num_classes=num_classes, out_channels=num_classes,
             dropout_ratio=0, norm_cfg=norm_cfg or dict(type='BN'), in_index=in_index,
-            input_transform=None if one_map else 'resize_concat', ignore_index=ignore_index,
-            init_cfg=init_cfg)
+            input_transform=None if isinstance(in_channels, int) else 'resize_concat',
+            ignore_index=ignore_index, init_cfg=init_cfg)
         del self.conv_seg  # every level has its own
         self.strides = tuple(strides)
         self.ratios = level_ratios(strides)
@@ -141,7 +141,7 @@ class SpecializeFuseHead(BaseDecodeHead):
             for stride in coarse if not joint})
 
     def _part(self, registry: Registry, default: str, key: str, cfg: dict | None, **given: object
-              ) -> object:
+              ) -> Any:
         """Build a component, with settings of the head, which its config may not have."""
         cfg = {} if cfg is None else cfg
         if not isinstance(cfg, dict) or given.keys() & cfg.keys():

@@ -31,6 +31,7 @@ bench-plots: install
 lint: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/codespell
+	$(VENV)/bin/mypy
 	$(RUN) .ci/lint_docs.py
 	$(VENV)/bin/lint-imports --config setup.cfg --no-cache
 
@@ -43,5 +44,5 @@ install:
 	@$(PYTHON) requirements/install.py --stack "$(STACK)" --torch "$(TORCH)" --python "$(PYTHON)"
 
 clean:
-	rm -rf $(VENV) work_dirs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) work_dirs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class _NumberArray(np.ndarray):
         version, shape, dtype, fortran, data = state
         super().__setstate__((version, shape, _number_type(dtype), fortran, data))
 
-    def __reduce_ex__(self, protocol: int) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         return self.view(np.ndarray).__reduce_ex__(protocol)
 
 
@@ -97,7 +97,7 @@ def _scalar(dtype: Any, data: bytes) -> np.generic:
     return np.frombuffer(data, _number_type(dtype), count=1)[0]
 
 
-KINDS: list[type | tuple[Any, str]] = [
+KINDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,  # in many published weights
     ConfigDict,
     HistoryBuffer,

@@ -11,7 +11,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class IncompatibleStackError(RuntimeError):
@@ -115,9 +115,9 @@ class SpconvWheel:
 class Spconv(NamedTuple):
     """The three names that mmsparse uses of spconv."""
 
-    SparseConvTensor: type
-    SparseConvolutionBase: type
-    ConvAlgo: type
+    SparseConvTensor: type[Any]
+    SparseConvolutionBase: type[Any]
+    ConvAlgo: type[Any]
 
 
 def spconv_command() -> str:

@@ -1,8 +1,8 @@
-"""COCO's run-length codes of masks, read and written through windows.
+"""COCO's run-length codes of masks, read and written through patches.
 
 A code lists the lengths of runs of background and foreground, in turn, down the columns of a
 mask. ``pycocotools`` goes through every pixel of the image to write or read one; here the cost is
-that of a window around the object. Letters: ``H, W`` size of the image, ``h, w`` of a window,
+that of a patch around the object. Letters: ``H, W`` size of the image, ``h, w`` of a patch,
 ``E`` runs of foreground.
 
 Source: the format of COCO's mask API, https://github.com/cocodataset/cocoapi.
@@ -19,7 +19,7 @@ MAX_PIXELS = 2**30  # as OpenCV reads pictures
 MAX_DIGITS = 7  # of five bits, one of them the sign: enough for MAX_PIXELS
 
 
-class Window(NamedTuple):
+class Patch(NamedTuple):
     """Part of a mask that is background elsewhere.
 
     Attributes:
@@ -32,29 +32,29 @@ class Window(NamedTuple):
     left: int
 
 
-def window_runs(window: Window, height: int) -> np.ndarray:
+def patch_runs(patch: Patch, height: int) -> np.ndarray:
     """Where foreground begins and ends, counted down the columns of the image.
 
     Args:
-        window: a part of a mask.
+        patch: a part of a mask.
         height: ``H``.
 
     Returns:
         int64 ``[2 E]``: first pixel of a run, first pixel behind it, of the next run, ...
     """
-    columns = np.ascontiguousarray(window.mask.T)
+    columns = np.ascontiguousarray(patch.mask.T)
     h = columns.shape[1]
     padded = np.zeros((len(columns), h + 2), bool)
     padded[:, 1:-1] = columns
     column, row = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), h + 1)
-    return (column + window.left) * height + row + window.top
+    return (column + patch.left) * height + row + patch.top
 
 
 def encode_runs(runs: Sequence[np.ndarray], size: tuple[int, int]) -> dict:
-    """Code of a mask from the runs of windows that do not overlap.
+    """Code of a mask from the runs of patches that do not overlap.
 
     Args:
-        runs: of :func:`window_runs`, in any order.
+        runs: of :func:`patch_runs`, in any order.
         size: ``(H, W)``.
 
     Returns:
@@ -71,9 +71,9 @@ def encode_runs(runs: Sequence[np.ndarray], size: tuple[int, int]) -> dict:
     return coco.frPyObjects(dict(size=[height, width], counts=counts), height, width)
 
 
-def encode_window(window: Window, size: tuple[int, int]) -> dict:
-    """Code of a mask ``(H, W)`` that is background outside a window."""
-    return encode_runs([window_runs(window, size[0])], size)
+def encode_patch(patch: Patch, size: tuple[int, int]) -> dict:
+    """Code of a mask ``(H, W)`` that is background outside a patch."""
+    return encode_runs([patch_runs(patch, size[0])], size)
 
 
 def run_ends(code: dict) -> np.ndarray:
@@ -87,8 +87,8 @@ def run_ends(code: dict) -> np.ndarray:
         ValueError: ``counts`` are no such numbers, or do not fill the mask.
     """
     counts = code['counts']
-    digits = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
-    digits = digits.astype(np.int64) - 48
+    characters = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
+    digits = characters.astype(np.int64) - 48
     if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
         raise ValueError('counts must be digits from "0" to "o", the last of a number below "P"')
     last = np.flatnonzero((digits & 32) == 0)
@@ -143,7 +143,7 @@ def _integers(value: object) -> bool:
     return isinstance(value, list) and all(type(n) is int for n in value)
 
 
-def decode_window(code: dict) -> Window:
+def decode_patch(code: dict) -> Patch:
     """The part of a mask that holds its foreground; ``[0, 0]`` if there is none.
 
     Args:
@@ -157,7 +157,7 @@ def decode_window(code: dict) -> Window:
     begins, behind = ends[0:-1:2], ends[1::2]
     full = behind > begins
     if not full.any():
-        return Window(np.zeros((0, 0), bool), 0, 0)
+        return Patch(np.zeros((0, 0), bool), 0, 0)
     begins, behind = begins[full], behind[full]
     left, right = begins[0] // height, (behind[-1] - 1) // height + 1
     steps = np.zeros((right - left) * height + 1, np.int8)
@@ -166,4 +166,4 @@ def decode_window(code: dict) -> Window:
     columns = np.cumsum(steps[:-1], dtype=np.int8).view(bool).reshape(-1, height)
     rows = np.flatnonzero(columns.any(0))
     top, bottom = rows[0], rows[-1] + 1
-    return Window(np.ascontiguousarray(columns[:, top:bottom].T), int(top), int(left))
+    return Patch(np.ascontiguousarray(columns[:, top:bottom].T), int(top), int(left))

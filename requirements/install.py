@@ -4,6 +4,7 @@
 done for, so that a second call does nothing, an interrupted one goes on where it stopped, and a
 change of the sources re-installs mmsparse alone. See docs/install.md.
 """
+from __future__ import annotations
 
 import argparse
 import hashlib
@@ -16,11 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get('MMSPARSE_CACHE') or Path.home() / '.cache' / 'mmsparse')
-STACKS = {
+
+
+class Stack(TypedDict):
+    """How one set of MM packages is installed; names are those of distributions."""
+
+    venv: str
+    pythons: tuple[tuple[int, int], ...]  # that it is tested with, the newest first
+    mmcv: str
+    mm: tuple[str, ...]
+    packages: tuple[str, ...]
+    mmcv_time: str  # of its build, in words
+
+
+STACKS: dict[str, Stack] = {
     'stock': {
         'venv': '.venv',
         'pythons': ((3, 11), (3, 10)),
@@ -52,7 +68,7 @@ class Problem(Exception):
 # ---- Checks, before anything is changed ---------------------------------------------------------
 
 
-def python_version(python):
+def python_version(python: str) -> tuple[int, ...] | None:
     """(major, minor) of an interpreter, or None where it does not run (a pyenv shim may not)."""
     command = [python, '-c', 'import sys; print(*sys.version_info[:2])']
     try:
@@ -62,12 +78,12 @@ def python_version(python):
     return tuple(map(int, answer.stdout.split())) if answer.returncode == 0 else None
 
 
-def dotted(version):
+def dotted(version: Sequence[int]) -> str:
     """(3, 11) as 3.11."""
     return '.'.join(map(str, version))
 
 
-def find_python(wanted, pythons):
+def find_python(wanted: str, pythons: Sequence[tuple[int, int]]) -> str:
     """The interpreter for the environment: ``wanted`` if it fits, else the newest that does."""
     for candidate in (wanted, *(f'python{dotted(version)}' for version in pythons)):
         path = shutil.which(candidate)
@@ -80,7 +96,7 @@ def find_python(wanted, pythons):
         f'python3-dev, or pass one with make PYTHON=/path/to/python{dotted(pythons[0])}')
 
 
-def check_python_modules(python):
+def check_python_modules(python: str) -> None:
     """A Debian Python without its -venv or -dev package cannot make or build anything."""
     code = ('import sysconfig, os, sys\n'
             'try:\n import venv, ensurepip\n'
@@ -88,7 +104,7 @@ def check_python_modules(python):
             'header = os.path.join(sysconfig.get_path("include"), "Python.h")\n'
             'sys.exit(0 if os.path.exists(header) else 4)')
     status = subprocess.run([python, '-c', code], capture_output=True).returncode
-    name = f'python{dotted(python_version(python))}'
+    name = f'python{dotted(python_version(python) or ())}'
     if status == 3:
         raise Problem(f'{name} has no venv module: sudo apt-get install {name}-venv')
     if status == 4:
@@ -96,7 +112,7 @@ def check_python_modules(python):
                       f'{name}-dev')
 
 
-def check_compiler():
+def check_compiler() -> None:
     """mmcv's operators are C++."""
     compiler = os.environ.get('CXX', 'c++').split()[0]
     if not (shutil.which(compiler) or shutil.which('g++')):
@@ -104,7 +120,7 @@ def check_compiler():
                       'sudo apt-get install g++')
 
 
-def check_disk(torch):
+def check_disk(torch: str) -> None:
     """A CPU torch makes an environment of 2 GB, one with CUDA of about 8."""
     needed = 4 if '+cpu' in torch else 10
     for place in (ROOT, CACHE):
@@ -115,7 +131,7 @@ def check_disk(torch):
                           'or use a smaller torch (make TORCH="torch==VERSION+cpu")')
 
 
-def check_torch(torch):
+def check_torch(torch: str) -> None:
     """``torch==X``, new enough for numpy 2 and for reading checkpoints as data."""
     match = re.fullmatch(r'torch==(\d+)\.(\d+)\S*', torch)
     if not match:
@@ -131,7 +147,7 @@ def check_torch(torch):
 class Environment:
     """One virtual environment, the record of what was done to it, and its log."""
 
-    def __init__(self, stack, path):
+    def __init__(self, stack: str, path: Path) -> None:
         self.stack = STACKS[stack]
         self.pins = ROOT / 'requirements' / (stack + '.txt')
         self.path = path
@@ -139,11 +155,12 @@ class Environment:
         self.log = path / 'install.log'
         self.record_path = path / 'install.json'
         try:
-            self.record = json.loads(self.record_path.read_text())
+            self.record: dict = json.loads(self.record_path.read_text())
         except (OSError, ValueError):
             self.record = {}
 
-    def step(self, name, key, title, action):
+    def step(self, name: str, key: str | int | list[str], title: str, action: Callable[[], object]
+             ) -> None:
         """Do ``action`` unless it was done for this ``key``; later steps are then due again."""
         if self.record.get(name) == key:
             return
@@ -158,7 +175,7 @@ class Environment:
         partial.write_text(json.dumps(self.record, indent=1))
         partial.replace(self.record_path)  # never half a record
 
-    def run(self, *command, **variables):
+    def run(self, *command: str, **variables: str) -> None:
         """Run a command into the log, with a sign of life every half minute."""
         started = time.monotonic()
         with self.log.open('ab') as log:
@@ -185,17 +202,18 @@ class Environment:
             raise Problem(f'a step failed (all of its output: {self.log}); mend the cause and run '
                           'the same command again, it goes on from here')
 
-    def pip(self, *arguments, **variables):
+    def pip(self, *arguments: str, **variables: str) -> None:
         """Pip in the environment, deaf to settings that would install elsewhere."""
         self.run(self.python, '-m', 'pip', '--disable-pip-version-check', *arguments,
                  PIP_USER='0', PIP_REQUIRE_VIRTUALENV='0', PYTHONPATH='', **variables)
 
-    def pin(self, name):
+    def pin(self, name: str) -> str:
         """``name==version`` as the constraints file has it."""
-        return re.search(rf'^{re.escape(name)}==\S+$', self.pins.read_text(), re.M).group()
+        (pin,) = re.findall(rf'^{re.escape(name)}==\S+$', self.pins.read_text(), re.M)
+        return pin
 
 
-def constraints(environment, torch):
+def constraints(environment: Environment, torch: str) -> str:
     """The constraints file with the chosen torch, written into the environment."""
     text = re.sub(r'^torch==\S+$', torch, environment.pins.read_text(), flags=re.M)
     path = environment.path / 'constraints.txt'
@@ -204,7 +222,7 @@ def constraints(environment, torch):
     return str(path)
 
 
-def mmcv_wheel(environment):
+def mmcv_wheel(environment: Environment) -> str:
     """A wheel of mmcv with its operators for this Python and torch, built once and kept.
 
     pip's own cache would not do: a wheel's name says nothing of the torch it was compiled for.
@@ -232,14 +250,14 @@ def mmcv_wheel(environment):
     return str(next(folder.glob('*.whl')))
 
 
-def install_mm(environment, pins):
+def install_mm(environment: Environment, pins: Sequence[str]) -> None:
     """The MM packages around mmcv; then everything compiled must load."""
     environment.pip('install', '--no-deps', '--no-build-isolation', '--no-cache-dir', *pins)
     environment.run(environment.python, '-c',
                     'import mmcv.ops, mmdet.apis, mmseg.apis, spconv.pytorch, mim.cli')
 
 
-def sources():
+def sources() -> Iterator[Path]:
     """The files of the wheel, sorted."""
     for name in SOURCES:
         path = ROOT / name
@@ -247,7 +265,7 @@ def sources():
         yield from (f for f in files if f.is_file() and '__pycache__' not in f.parts)
 
 
-def source_key():
+def source_key() -> str:
     """One hash of what the wheel of mmsparse is made of."""
     total = hashlib.sha256()
     for file in sources():
@@ -255,7 +273,7 @@ def source_key():
     return total.hexdigest()
 
 
-def install_mmsparse(environment):
+def install_mmsparse(environment: Environment) -> None:
     """Build in a copy, so that no build folder is left here to be picked up later."""
     with tempfile.TemporaryDirectory() as copy:
         for file in sources():
@@ -265,7 +283,7 @@ def install_mmsparse(environment):
         environment.pip('install', '--no-deps', '--no-build-isolation', '--force-reinstall', copy)
 
 
-def install(stack, wanted_torch, python):
+def install(stack: str, wanted_torch: str, python: str) -> None:
     """Bring the environment of ``stack`` up to date."""
     layout = STACKS[stack]
     environment = Environment(stack, ROOT / layout['venv'])
@@ -284,7 +302,7 @@ def install(stack, wanted_torch, python):
         print(f'[mmsparse] installing into {environment.path}: about 3 minutes and, the first '
               f'time, {layout["mmcv_time"]} for mmcv', flush=True)
 
-    def packages():
+    def packages() -> None:
         environment.pip('install', '-c', pins, *more, *(a for name in lists for a in (
             '-r', str(ROOT / 'requirements' / (name + '.txt')))))
 
@@ -311,9 +329,9 @@ def install(stack, wanted_torch, python):
                      lambda: install_mmsparse(environment))
 
 
-def main():
+def main() -> None:
     """Command line; the interpreter of the environment is not touched when nothing is due."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('--stack', choices=sorted(STACKS), default='stock')
     parser.add_argument('--torch', default='', help='torch==VERSION instead of the pinned one')
     parser.add_argument('--python', default='python3', help='the interpreter to build upon')

@@ -158,7 +158,7 @@ low = dict(
     decode_head=dict(type='FCNHead', in_channels=64, channels=16, num_classes=5),
     test_cfg=dict(mode='whole'))
 model = dict(
-    _delete_=True, type='mmsparse.RefinedSegmentor', base=low, refiner={{{{_base_.model}}}})
+    _delete_=True, type='mmsparse.RefinedSegmentor', segmentor=low, refiner={{{{_base_.model}}}})
 """
 
 
@@ -180,7 +180,7 @@ def tool(root, monkeypatch):
 def test_a_model_that_refines_objects_is_refused(root, tmp_path, tool):
     (tmp_path / 'refined.py').write_text(REFINED.format(
         base=root / 'configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'))
-    with pytest.raises(SystemExit, match='export its base by its own config'):
+    with pytest.raises(SystemExit, match='export the segmentor by its own config'):
         tool.main(tmp_path / 'refined.py', '--out', tmp_path / 'm.onnx')
     assert not (tmp_path / 'm.onnx').exists()
 

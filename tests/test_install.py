@@ -250,8 +250,9 @@ def test_wheel_through_an_sdist_is_complete(copied, tmp_path, root):
             if path.is_file() and '__pycache__' not in path.parts:
                 assert f'mmsparse/.mim/{path.relative_to(root)}' in inside
     assert 'mmsparse/.mim/model-index.yml' in inside
-    for path in (root / 'mmsparse').rglob('*.py'):
-        assert str(path.relative_to(root)) in inside
+    for ending in ('.py', '.pyi', 'py.typed'):
+        for path in (root / 'mmsparse').rglob(f'*{ending}'):
+            assert str(path.relative_to(root)) in inside
     tops = {name.split('/')[0] for name in inside}
     assert {name for name in tops if not name.endswith('.dist-info')} == {'mmsparse'}
     assert not any('__pycache__' in name for name in inside)

@@ -88,6 +88,25 @@ def test_benchmark_compares_and_writes_json(root, tmp_path):
         assert word in ' '.join(result.stdout.split())
 
 
+def test_benchmark_by_openvino_in_bfloat16(root, tmp_path):
+    result = run(root, tmp_path, 'benchmark', DENSE, REFINE, '--shape', 128, 256, '--density',
+                 '0.1', '--iterations', 1, '--warmup', 1, '--fuse', '--backend', 'openvino',
+                 '--dtype', 'bfloat16', '--out', 'b.json')
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((tmp_path / 'b.json').read_text())
+    assert (figures['backend'], figures['dtype']) == ('openvino', 'bfloat16')
+    dense, refined = figures['results']
+    assert dense['gmacs'] is None and refined['stages']['low-resolution pass'] > 0
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (('--dtype', 'bfloat16'), '--backend and --dtype need --fuse'),
+    (('--fuse', '--backend', 'openvino', '--mode', 'forward'), 'whole networks, not --mode forwa')])
+def test_benchmark_refuses_what_it_cannot_time(root, tmp_path, options, message):
+    result = run(root, tmp_path, 'benchmark', REFINE, *options)
+    assert result.returncode == 2 and message in result.stderr
+
+
 def test_benchmark_in_several_modes_fused_by_name(root, tmp_path):
     """Parameters are those of the config, not of the folded model; `package::name` is found."""
     name = 'fast_scnn_8xb4-160k_cityscapes-512x1024'
@@ -201,11 +220,14 @@ def test_bench_writes_ratios_and_sets_them_beside_the_committed(root, tmp_path):
     found = json.loads(out.read_text())
     for key in ('unet_speedup_5', 'unet_speedup_5_wide', 'unet_memory_ratio', 'e2e_hrnet'):
         assert found[key] > 0
-    assert 0 < found['overhead_share'] == found['overhead_hrnet'] < 1
+    assert 0 < found['overhead_share'] == max(found['overhead_hrnet'], found['overhead_hrnet_s'])
     assert found['unet_5']['auto']['difference'] < 1e-5
     pair = found['pair_hrnet']
     assert pair['refined']['density'] == pytest.approx(0.118, abs=1e-3)
-    assert pair['floor_ms'] > pair['refined']['stages']['low-resolution pass']
+    assert pair['floor_ms']['refined'] > pair['refined']['stages']['low-resolution pass']
+    assert pair['dense']['milliseconds'] == min(
+        ms for name, ms in pair['variants'].items() if name.startswith('dense'))
+    assert pair['unet_gmacs']['refined'] > 3 * pair['unet_gmacs']['refined-s']
 
     again = run(root, tmp_path, 'bench', *small, '--only', 'unet_6', '--committed', out)
     assert again.returncode == 0, again.stderr

@@ -3,14 +3,16 @@
 1. The sparse U-Net of SparseRefine, 5 and 6 stages, 11.8 % of the pixels in thin bands, which fill
    the coarse levels (24, 48, 84, 100 %): every level through spconv (a faithful port) against
    engine='auto'; once more with wider bands (17, 27, 47, 79, 99 %; keys ending in _wide).
-2. The paper's five baselines end to end: the dense high-resolution model against SparseRefine,
-   both with batch norms folded and channels last, wide bands of the paper's density. Beside each
-   time its floor: the low-resolution pass, and the U-Net's multiply-accumulates at the rate of the
-   machine's dense convolutions.
+2. The paper's five baselines end to end, wide bands of the paper's density: the dense
+   high-resolution model as torch and OpenVINO compute it, in float32 and, where the machine has
+   instructions for it, in bfloat16; against SparseRefine, and against its lighter U-Net
+   (sparserefine-s). A speed-up is over the fastest dense inference. Beside each time its floor: the
+   low-resolution pass, and the U-Net's multiply-accumulates at the rate of the machine's dense
+   convolutions.
 
-Random weights, batch 1, float32, on the CPU, what is compared in turns. Writes
-work_dirs/bench/summary.json, a table beside it, .md, and sets the ratios beside the committed ones
-of docs/benchmarks/cpu.json. About 20 minutes on 2 cores.
+Random weights, batch 1, on the CPU, what is compared in turns. Writes work_dirs/bench/summary.json,
+a table beside it, .md, and sets the ratios beside the committed ones of docs/benchmarks/cpu.json.
+About 20 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmsparse.engine.baselines import PairMeasurement
+    from mmsparse.engine.baselines import Comparison
 
 ROOT = Path(__file__).resolve().parent.parent
 DENSITY = 0.118  # HRNet-W48's, SparseRefine supplement Table 1
@@ -66,14 +68,18 @@ def measure_unet(name: str, size: tuple[int, int], iterations: int) -> dict[str,
     return figures
 
 
-def pair_figures(name: str, result: PairMeasurement, rate: float) -> dict[str, Any]:
+def pair_figures(name: str, result: Comparison, rate: float) -> dict[str, Any]:
     """What the summary holds of a baseline."""
-    return {
-        f'e2e_{name}': result.speedup,
-        f'overhead_{name}': result.overhead,
-        f'pair_{name}': dict(
-            dense=result.dense.as_dict(), refined=result.refined.as_dict(),
-            unet_gmacs=result.unet_gmacs, floor_ms=result.floor(rate))}
+    figures: dict[str, Any] = {}
+    for model, suffix in (('refined', ''), ('refined-s', '_s')):
+        figures[f'e2e_{name}{suffix}'] = result.speedup(model)
+        figures[f'overhead_{name}{suffix}'] = result.overhead(model)
+    figures[f'pair_{name}'] = {
+        model: result.fastest(model).as_dict() for model in ('dense', 'refined', 'refined-s')} | {
+        'variants': {title: m.milliseconds for title, m in result.measurements.items()},
+        'unet_gmacs': result.unet_gmacs,
+        'floor_ms': {model: result.floor(model, rate) for model in result.unet_gmacs}}
+    return figures
 
 
 def summarize(summary: dict[str, Any]) -> None:
@@ -104,27 +110,45 @@ def unet_rows(summary: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def pair_rows(summary: dict[str, Any]) -> list[list[str]]:
-    """The baselines in detail."""
+def dense_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """The baselines, and every way to compute the dense model."""
+    rows = []
+    for name in (name for name in PAIRS if f'pair_{name}' in summary):
+        times = summary[f'pair_{name}']['variants']
+        rows.append([name, *(f'{times[key]:.0f}' if key in times else '' for key in (
+            'dense torch float32', 'dense torch bfloat16', 'dense openvino float32',
+            'dense openvino bfloat16', 'refined torch float32')),
+            *(f'{summary[f"pair_{name}"][model]["milliseconds"]:.0f}'
+              for model in ('refined', 'refined-s')),
+            *(f'{summary[f"e2e_{name}{suffix}"]:.2f}x' for suffix in ('', '_s'))])
+    return rows
+
+
+def refined_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """Where the time of refinement goes."""
     rows = []
     for name in (name for name in PAIRS if f'pair_{name}' in summary):
         pair = summary[f'pair_{name}']
-        dense, refined, stages = pair['dense'], pair['refined'], pair['refined']['stages']
-        low, unet = stages['low-resolution pass'], stages['U-Net']
-        rows.append([
-            name, f'{refined["density"]:.1%}', *(f'{value:.0f}' for value in (
-                dense['milliseconds'], refined['milliseconds'], low, unet,
-                sum(stages.values()) - low - unet, pair['unet_gmacs'], pair['floor_ms'])),
-            f'{refined["milliseconds"] / pair["floor_ms"]:.2f}x',
-            f'{summary[f"e2e_{name}"]:.2f}x', f'{dense["peak_mib"]:.0f}',
-            f'{refined["peak_mib"]:.0f}'])
+        for model in ('refined', 'refined-s'):
+            refined, floor = pair[model], pair['floor_ms'][model]
+            low, unet = (refined['stages'][x] for x in ('low-resolution pass', 'U-Net'))
+            rows.append([
+                name, refined['name'], f'{refined["density"]:.1%}', *(f'{x:.0f}' for x in (
+                    refined['milliseconds'], low, unet,
+                    sum(refined['stages'].values()) - low - unet, pair['unet_gmacs'][model],
+                    floor)),
+                f'{refined["milliseconds"] / floor:.2f}x', f'{pair["dense"]["peak_mib"]:.0f}',
+                f'{refined["peak_mib"]:.0f}'])
     return rows
 
 
 RATIOS = 'figure', 'now', 'committed'
 UNET = ('U-Net', 'spconv ms', 'auto ms', 'speed-up', 'spconv MiB', 'auto MiB', 'difference')
-PAIR = ('baseline', 'refined', 'dense ms', 'SparseRefine ms', 'low res.', 'U-Net', 'rest', 'GMACs',
-        'floor ms', 'of floor', 'speed-up', 'dense MiB', 'refined MiB')
+DENSE = ('baseline, ms', 'torch f32', 'torch bf16', 'OpenVINO f32', 'OpenVINO bf16',
+         'SparseRefine, torch f32', 'SparseRefine, fastest', 'SparseRefine-s, fastest', 'speed-up',
+         'speed-up, s')
+REFINED = ('baseline', 'variant', 'refined', 'ms', 'low res.', 'U-Net', 'rest', 'U-Net GMACs',
+           'floor ms', 'of floor', 'dense MiB', 'MiB')
 
 
 def print_tables(summary: dict[str, Any], committed: dict[str, Any]) -> None:
@@ -134,7 +158,7 @@ def print_tables(summary: dict[str, Any], committed: dict[str, Any]) -> None:
 
     console = Console(width=None if Console().is_terminal else 150)
     for titles, rows in ((RATIOS, ratio_rows(summary, committed)), (UNET, unet_rows(summary)),
-                         (PAIR, pair_rows(summary))):
+                         (DENSE, dense_rows(summary)), (REFINED, refined_rows(summary))):
         table = Table(titles[0])
         for title in titles[1:]:
             table.add_column(title, justify='right')
@@ -156,16 +180,19 @@ def markdown(summary: dict[str, Any]) -> str:
     facts, (height, width) = summary['machine'], summary['shape']
     lines = [
         f'# {facts["device"]}', '',
-        f'Written by `make bench`: {height}x{width}, batch 1, float32, random weights, torch '
+        f'Written by `make bench`: {height}x{width}, batch 1, random weights, torch '
         f'{facts["torch"]}, {facts["engine"]}. Medians, what is compared in turns.', '',
         '## The sparse U-Net, all spconv against auto', '',
-        f'{DENSITY:.1%} active in thin bands; `_wide`: the same share in wider bands.', '',
+        f'{DENSITY:.1%} active in thin bands, float32; `_wide`: the same share in wider bands.', '',
         *table(UNET, unet_rows(summary)), '## Dense inference against SparseRefine', '',
-        'Batch norms folded, channels last, in both. Floor: the low-resolution pass, and the '
-        "U-Net's multiply-accumulates at the rate of the machine's dense convolutions"
+        'Batch norms folded and channels last wherever torch computes. A speed-up is over the '
+        'fastest dense inference.', '',
+        *table(DENSE, dense_rows(summary)),
+        "The fastest refinement. Floor: the low-resolution pass, and the U-Net's "
+        "multiply-accumulates at the rate of the machine's dense convolutions"
         + (f' ({summary["dense_conv_gmacs_per_s"]:.0f} GMAC/s).'
            if 'dense_conv_gmacs_per_s' in summary else '.'), '',
-        *table(PAIR, pair_rows(summary))]
+        *table(REFINED, refined_rows(summary))]
     return '\n'.join(lines)
 
 
@@ -174,7 +201,7 @@ def main() -> None:
     args = parse_args()
     import torch
 
-    from mmsparse.engine.baselines import BASELINES, compare_pair, load_pair
+    from mmsparse.engine.baselines import BASELINES, compare, load_models, variants
     from mmsparse.engine.machine import dense_conv_rate, machine
 
     device, size = torch.device('cpu'), tuple(args.shape)
@@ -189,10 +216,12 @@ def main() -> None:
         if name in UNETS:
             summary |= measure_unet(name, size, args.iterations)
         else:
-            rate = dense_conv_rate(device)
-            models = load_pair(BASELINES[name], ROOT / 'configs' / 'sparserefine', device, size[0])
-            result = compare_pair(models, BASELINES[name].density, size,
-                                  iterations=args.iterations, warmup=1)
+            chosen = variants(device)
+            rate = dense_conv_rate(device, getattr(torch, chosen[-1].dtype))
+            models = load_models(BASELINES[name], ROOT / 'configs' / 'sparserefine', device, chosen,
+                                 size[0])
+            result = compare(models, BASELINES[name].density, size, iterations=args.iterations,
+                             warmup=1)
             summary |= pair_figures(name, result, rate) | dict(dense_conv_gmacs_per_s=rate)
             del models, result
             gc.collect()

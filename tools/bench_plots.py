@@ -44,17 +44,23 @@ def parse_args() -> argparse.Namespace:
 
 
 def unet_times(size: tuple[int, int], shares: list[float]) -> dict[str, dict[str, float]]:
-    """Milliseconds of the sparse U-Net, engine='auto', by stages and share of active pixels."""
+    """Milliseconds of the sparse U-Net, engine='auto', by stages and share of active pixels.
+
+    In the precision of the fastest refinement.
+    """
     import torch
 
+    from mmsparse.engine.baselines import variants
     from mmsparse.engine.benchmark import compare_engines, thin_bands
 
+    device = torch.device('cpu')
+    dtype = getattr(torch, variants(device)[-1].dtype)
     times: dict[str, dict[str, float]] = {}
     for stages in sorted(set(STAGES.values())):
         times[str(stages)] = {}
         for share in shares:
             rows = compare_engines(CHANNELS[:stages], thin_bands(size, share), ('auto',),
-                                   device=torch.device('cpu'), iterations=2)
+                                   device=device, dtype=dtype, iterations=2)
             times[str(stages)][str(share)] = rows['auto']['ms']
             print(f'{stages} stages, {share:.0%} active: {rows["auto"]["ms"]:.0f} ms', flush=True)
     return times
@@ -84,16 +90,19 @@ def break_even(summary: dict[str, Any], times: dict[str, dict[str, float]]
 
 
 def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
-    """HRNet-W48, dense and refined, at sizes and batch sizes."""
+    """HRNet-W48, dense and refined, each in its fastest way, at sizes and batch sizes."""
     import psutil
     import torch
 
-    from mmsparse.engine.baselines import BASELINES, load_pair
+    from mmsparse.engine.baselines import BASELINES, Variant, load_models, variants
     from mmsparse.engine.benchmark import benchmark
 
     device, rows, need = torch.device('cpu'), [], 0.0
     density = BASELINES['hrnet'].density
-    models = load_pair(BASELINES['hrnet'], ROOT / 'configs' / 'sparserefine', device)
+    how = variants(device)[-1][1:]
+    loaded = load_models(BASELINES['hrnet'], ROOT / 'configs' / 'sparserefine', device,
+                         [Variant(model, *how) for model in ('dense', 'refined')])
+    models = {name.split()[0]: model for name, model in loaded.items()}
     for size, batch_size in cases:
         pixels = size[0] * size[1] * batch_size
         fits = need * pixels < 0.7 * psutil.virtual_memory().available

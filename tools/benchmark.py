@@ -44,6 +44,10 @@ def parse_args() -> argparse.Namespace:
                              'selector chooses')
     parser.add_argument('--fuse', action='store_true',
                         help='fold batch norms into convolutions and use channels last')
+    parser.add_argument('--backend', choices=('torch', 'openvino'), default='torch',
+                        help='what computes the dense networks, once fused')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
+                        help='what is computed in, once fused: bfloat16 for CPUs that can')
     parser.add_argument('--iterations', type=int, default=20, help='timed passes of each model')
     parser.add_argument('--warmup', type=int, default=3, help='passes before them')
     parser.add_argument('--device', help='default: a GPU if there is one')
@@ -58,6 +62,10 @@ def parse_args() -> argparse.Namespace:
             parser.error(f'--{name} must be at least 1, got {getattr(args, name)}')
     if min([*args.batch_size, *args.shape]) < 1:
         parser.error('--batch-size and --shape must be positive')
+    if not args.fuse and (args.backend, args.dtype) != ('torch', 'float32'):
+        parser.error('--backend and --dtype need --fuse')
+    if args.backend == 'openvino' and 'forward' in args.mode:
+        parser.error('--backend openvino computes whole networks, not --mode forward')
     if args.density is not None and not 0 < args.density <= 1:
         parser.error(f'--density must be a share of the pixels in (0, 1], got {args.density}')
     return args
@@ -84,7 +92,7 @@ def result_tables(rows: list[Measurement], parameters: dict[str, int], title: st
         totals.add_row(
             *head, f'{row.milliseconds:.1f}', f'{row.p95:.1f}', f'{first / row.milliseconds:.2f}x',
             '' if row.density is None else f'{row.density:.1%}', f'{parameters[row.name]:,}',
-            f'{row.gmacs:.1f}', f'{row.peak_mib:.0f}')
+            '' if row.gmacs is None else f'{row.gmacs:.1f}', f'{row.peak_mib:.0f}')
         if row.stages:
             stages.add_row(*head, *(f'{row.stages.get(t, 0):.1f}' for t in titles))
     return [totals, stages] if titles else [totals]
@@ -112,6 +120,8 @@ def main() -> None:
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if device.type != 'cuda' and 'fp16' in args.precision:
         stop(f'--precision fp16 needs a CUDA device, got {device}')
+    if device.type != 'cpu' and (args.backend, args.dtype) != ('torch', 'float32'):
+        stop(f'--backend and --dtype are for the CPU, got {device}')
     with one_line_errors():
         models = {Path(config).stem: load_model(config, checkpoint, device, args.cfg_options)
                   for config, checkpoint in zip(args.configs, checkpoints, strict=True)}
@@ -121,7 +131,8 @@ def main() -> None:
                             if not part.startswith('auxiliary_head'))
                   for name, model in models.items()}
     if args.fuse:
-        models = {name: fuse_for_inference(model) for name, model in models.items()}
+        models = {name: fuse_for_inference(model, backend=args.backend, dtype=args.dtype)
+                  for name, model in models.items()}
     refining = [name for name, model in models.items()
                 if isinstance(model, SparseRefineSegmentor)]
     densities = {} if args.density is None else dict.fromkeys(refining, args.density)
@@ -147,7 +158,8 @@ def main() -> None:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         summary = dict(machine=facts, shape=list(args.shape), iterations=args.iterations,
-                       fused=args.fuse, parameters=parameters,
+                       fused=args.fuse, backend=args.backend, dtype=args.dtype,
+                       parameters=parameters,
                        random_weights=None in checkpoints,
                        results=[r.as_dict() for r in rows])
         args.out.write_text(json.dumps(summary, indent=2) + '\n')

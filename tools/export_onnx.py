@@ -66,7 +66,7 @@ def main() -> None:
                  'by its own config')
         if isinstance(part, RefinedSegmentor):
             stop('a RefinedSegmentor crops the objects that it finds, which no ONNX file can; '
-                 'export its base by its own config')
+                 'export the segmentor by its own config')
     pipeline = keeping_pipeline(read_config(args.config, args.cfg_options), tuple(args.shape))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -80,12 +80,14 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> list[d
     """One baseline, dense against refined, at every precision and batch size."""
     import torch
 
-    from mmsparse.engine.baselines import BASELINES, compare_pair, load_pair
+    from mmsparse.engine.baselines import BASELINES, Variant, compare, load_models
     from mmsparse.engine.benchmark import benchmark
     from mmsparse.engine.cuda_graph import graphed_low_resolution
 
     baseline, size = BASELINES[name], tuple(args.shape)
-    models = load_pair(baseline, CONFIGS, device, size[0])
+    variants = [Variant('dense'), Variant('refined')]
+    models = load_models(baseline, CONFIGS, device, variants, size[0])
+    refiner = {'refined': models[variants[1].name]}
     rows = []
     for precision in args.precision:
         for batch_size in args.batch_size:
@@ -93,16 +95,17 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> list[d
             options = dict(batch_size=batch_size, precision=precision, warmup=5,
                            iterations=args.iterations)
             try:
-                pair = compare_pair(models, baseline.density, size, **options)
-                row = case | dict(speedup=pair.speedup, overhead=pair.overhead,
-                                  dense=pair.dense.as_dict(), refined=pair.refined.as_dict())
+                pair = compare(models, baseline.density, size, **options)
+                dense, refined = (pair.fastest(model) for model in ('dense', 'refined'))
+                row = case | dict(
+                    speedup=pair.speedup('refined'), overhead=pair.overhead('refined'),
+                    dense=dense.as_dict(), refined=refined.as_dict())
                 if device.type == 'cuda':
-                    refined = dict(refined=models['refined'])
-                    with graphed_low_resolution(models['refined']):
-                        graphed, = benchmark(refined, size=size, **options,
+                    with graphed_low_resolution(refiner['refined']):
+                        graphed, = benchmark(refiner, size=size, **options,
                                              densities=dict(refined=baseline.density))
                     row |= dict(graphed=graphed.as_dict(), graphed_speedup=(
-                        pair.dense.milliseconds / graphed.milliseconds))
+                        dense.milliseconds / graphed.milliseconds))
             except torch.OutOfMemoryError:
                 row = case | dict(out_of_memory=True)
                 torch.cuda.empty_cache()

@@ -7,8 +7,8 @@ _base_ = [
 model = dict(
     _delete_=True,
     type='mmsparse.RefinedDetector',
-    base=_base_.model,
-    base_checkpoint='https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/'
+    detector=_base_.model,
+    detector_checkpoint='https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/'
                     'mask_rcnn_r50_fpn_1x_coco/mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth',
     refiner=_base_.refiner,
     refiner_checkpoint='work_dirs/crm_r50_2xb6-45k_saliency-224x224/iter_45705.pth')

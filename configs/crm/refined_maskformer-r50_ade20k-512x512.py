@@ -8,8 +8,8 @@ _base_ = [
 model = dict(
     _delete_=True,
     type='mmsparse.RefinedSegmentor',
-    base=_base_.model,
-    base_checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/'
+    segmentor=_base_.model,
+    segmentor_checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/'
                     'maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512/'
                     'maskformer_r50-d32_8xb2-160k_ade20k-512x512_20221030_182724-3a9cfe45.pth',
     refiner=_base_.refiner,

@@ -8,8 +8,8 @@ _base_ = [
 model = dict(
     _delete_=True,
     type='mmsparse.RefinedSegmentor',
-    base=_base_.model,
-    base_checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/'
+    segmentor=_base_.model,
+    segmentor_checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/'
                     'segformer/segformer_mit-b5_640x640_160k_ade20k/'
                     'segformer_mit-b5_640x640_160k_ade20k_20210801_121243-41d2845b.pth',
     refiner=_base_.refiner,

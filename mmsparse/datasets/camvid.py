@@ -1,6 +1,8 @@
 """CamVid: road scenes from a car, 960 x 720 (Brostow et al., Pattern Recognition Letters 2009)."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmsparse.registry import DATASETS
 
 from .layout import CheckedSegDataset
@@ -27,5 +29,5 @@ camvid/
                  [0, 128, 192]],
         small_classes=('pole', 'sign', 'pedestrian', 'bicyclist'))
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(img_suffix='.jpg', seg_map_suffix='.png', **kwargs)

@@ -1,6 +1,8 @@
 """DeepGlobe Land Cover: satellite pictures, 2448 x 2448 (Demir et al., CVPR Workshops 2018)."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmsparse.registry import DATASETS
 
 from .layout import CheckedSegDataset
@@ -26,5 +28,5 @@ deepglobe/
         palette=[[0, 255, 255], [255, 255, 0], [255, 0, 255], [0, 255, 0], [0, 0, 255],
                  [255, 255, 255]])
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(img_suffix='.jpg', seg_map_suffix='.png', **kwargs)

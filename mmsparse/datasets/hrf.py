@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Sequence
+from typing import Any
 
 from mmsparse.registry import DATASETS
 
@@ -36,7 +37,7 @@ hrf/
                     small_classes=('artery', 'vein'))
 
     def __init__(self, *, numbers: Sequence[int] | None = None, img_suffix: str = '.jpg',
-                 seg_map_suffix: str = '.png', **kwargs) -> None:
+                 seg_map_suffix: str = '.png', **kwargs: Any) -> None:
         self.numbers = None if numbers is None else tuple(numbers)
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
@@ -48,7 +49,7 @@ hrf/
         found = [number_of(entry['img_path']) for entry in entries]
         if missing := sorted(set(self.numbers) - set(found)):
             self._fail(f'no photograph of the numbers {missing}; there are those of '
-                       f'{sorted(set(found) - {None})}')
+                       f'{sorted({n for n in found if n is not None})}')
         return [entry for entry, number in zip(entries, found, strict=True)
                 if number in self.numbers]
 

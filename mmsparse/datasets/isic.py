@@ -1,6 +1,8 @@
 """ISIC 2018 task 1: outlines of skin lesions (Codella et al., arXiv 1902.03368)."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmsparse.registry import DATASETS
 
 from .layout import CheckedSegDataset
@@ -21,5 +23,5 @@ isic/
 
     METAINFO = dict(classes=('background', 'lesion'), palette=[[0, 0, 0], [255, 255, 255]])
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(img_suffix='.jpg', seg_map_suffix='.png', **kwargs)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Sequence
+from typing import Any
 
 from mmsparse.registry import DATASETS
 
@@ -63,7 +64,7 @@ saliency/
   fewshot_data/CLASS/*.jpg       fewshot_data/CLASS/*.png   (FSS-1000)"""
 
     def __init__(self, *, data_root: str, sets: Sequence[str | tuple[str, str]] = tuple(SETS),
-                 **kwargs) -> None:
+                 **kwargs: Any) -> None:
         for name in sets:
             if name not in SETS if isinstance(name, str) else len(name) != 2:
                 raise ValueError(f'SaliencyRefineDataset.sets must be names among {list(SETS)} or '
@@ -108,7 +109,7 @@ big/
   test/*_im.jpg   test/*_gt.png
   coarse/*_seg.png                (what a segmentor made of all of them)"""
 
-    def __init__(self, *, data_root: str, coarse_root: str | None = None, **kwargs) -> None:
+    def __init__(self, *, data_root: str, coarse_root: str | None = None, **kwargs: Any) -> None:
         self.coarse_root = data_root if coarse_root is None else coarse_root
         super().__init__(data_root=data_root, **kwargs)
 

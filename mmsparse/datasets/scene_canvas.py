@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-Color = Sequence[float]
+Color = Sequence[float] | np.ndarray  # BGR
 
 # cv2 takes fixed-point coordinates; 4 bits are 1/16 pixel.
 _SHIFT = 4

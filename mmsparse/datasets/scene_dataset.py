@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import cv2
-import numpy as np
 from mmengine.fileio import BaseStorageBackend, register_backend
 from mmseg.datasets import BaseSegDataset
 
@@ -62,7 +62,7 @@ class SceneDataset(BaseSegDataset):
                  size: tuple[int, int],
                  seed: int = 0,
                  first_index: int = 0,
-                 **kwargs) -> None:
+                 **kwargs: Any) -> None:
         self.scenes = scene_list(type(self).__name__, length, size, seed, first_index)
         super().__init__(img_suffix='.png', **kwargs)
 
@@ -99,8 +99,8 @@ class SceneBackend(BaseStorageBackend):
                 f'{filepath} names no scene: scene://seed0/1024x2048/000000.png does, its label '
                 'is scene://seed0/1024x2048/000000_label.png')
         seed, height, width, index = (int(g) for g in match.groups()[:4])
-        scene = dict(index=index, size=(height, width), seed=seed)
-        pixels: np.ndarray = render_label(**scene) if match[5] else render_scene(**scene)[0]
+        scene = index, (height, width), seed
+        pixels = render_label(*scene) if match[5] else render_scene(*scene)[0]
         return cv2.imencode('.png', pixels)[1].tobytes()
 
     def get_text(self, filepath: str) -> str:

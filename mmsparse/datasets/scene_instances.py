@@ -1,11 +1,13 @@
 """Scenes as an mmdet dataset: their countable things with pixel-exact masks."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from mmdet.datasets import BaseDetDataset
 
 from mmsparse.registry import DATASETS
-from mmsparse.rle import Window, encode_window
+from mmsparse.rle import Patch, encode_patch
 
 from .scene_dataset import scene_list
 from .scene_objects import CLASSES, OBJECTS
@@ -48,7 +50,7 @@ class SceneInstanceDataset(BaseDetDataset):
                  seed: int = 0,
                  first_index: int = 0,
                  min_area: int = 100,
-                 **kwargs) -> None:
+                 **kwargs: Any) -> None:
         self.scenes = scene_list(type(self).__name__, length, size, seed, first_index)
         if not isinstance(min_area, int) or min_area < 1:
             raise ValueError('SceneInstanceDataset.min_area must be a positive integer in pixels, '
@@ -89,12 +91,12 @@ class SceneInstanceDataset(BaseDetDataset):
             rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
             top, bottom = int(rows[0]), int(rows[-1]) + 1
             left, right = int(columns[0]), int(columns[-1]) + 1
-            window = Window(mask[top:bottom, left:right], top, left)
-            code = encode_window(window, scene['size'])
+            patch = Patch(mask[top:bottom, left:right], top, left)
+            code = encode_patch(patch, scene['size'])
             objects.append(dict(
                 bbox=[float(v) for v in (left, top, right, bottom)],
                 bbox_label=numbers[label],
-                ignore_flag=int(window.mask.sum() < self.min_area),
+                ignore_flag=int(patch.mask.sum() < self.min_area),
                 mask=dict(code, counts=code['counts'].decode())))
         return objects
 

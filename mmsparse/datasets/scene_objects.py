@@ -48,14 +48,15 @@ def building(canvas: Canvas, rng: np.random.Generator, side: int, x: float, z0: 
     canvas.polygons(side_wall, [quad_along(far, z0, z1, 0, height)])
     canvas.polygons(front, [quad_facing(far, outer, z0, 0, height)])
     floor = rng.uniform(2.8, 3.6)
-    floors = np.arange(floor, height - 2.2, floor)
+    floors = np.arange(floor, height - 2.2, floor).tolist()
     shops = canvas.material(BUILDING, np.array([40, 60, 120]) + gray(rng, -20, 40), distance=z0)
     if rng.random() < 0.35:
         canvas.polygons(shops, [quad_along(far, z0 + .5, z1 - .5, 2.6, 3.1)])
     width, step = rng.uniform(0.8, 1.6), rng.uniform(2.0, 3.2)
+    along = np.arange(z0 + 0.6, z1 - width, step).tolist()
     canvas.polygons(glass, [quad_along(far, z, min(z + width, z1), y, y + floor * .55)
-                            for y in floors for z in np.arange(z0 + 0.6, z1 - width, step)])
-    inside = np.arange(0.8, depth - width, step)
+                            for y in floors for z in along])
+    inside = np.arange(0.8, depth - width, step).tolist()
     canvas.polygons(glass, [quad_facing(far + side * a, far + side * (a + width), z0, y,
                                         y + floor * .55) for y in floors for a in inside])
 

@@ -158,7 +158,7 @@ def _lane_marks(canvas: Canvas, rng: np.random.Generator, road: float) -> None:
                             else things.gray(rng, white - 10, white + 10), grain=.12, stain=.12)
     w = rng.uniform(.08, .13)
     dash, gap = rng.uniform(2.5, 4), rng.uniform(3, 7)
-    starts = np.arange(rng.uniform(1, 5), 100, dash + gap)
+    starts = np.arange(rng.uniform(1, 5), 100, dash + gap).tolist()
     middle = rng.uniform(-.2, .2)
     canvas.polygons(paint, [things.quad_ground(middle - w, middle + w, z, z + dash)
                             for z in starts])
@@ -168,7 +168,7 @@ def _lane_marks(canvas: Canvas, rng: np.random.Generator, road: float) -> None:
     if rng.random() < .6:
         z, n = rng.uniform(9, 35), int(road)
         canvas.polygons(paint, [things.quad_ground(x - .25, x + .25, z, z + 3.)
-                                for x in np.linspace(-road + .7, road - .7, 2 * n)])
+                                for x in np.linspace(-road + .7, road - .7, 2 * n).tolist()])
 
 
 def _row_of_houses(canvas: Canvas, rng: np.random.Generator, side: int, edge: float) -> list[Job]:
@@ -190,15 +190,15 @@ def _street_furniture(canvas: Canvas, rng: np.random.Generator, side: int, half_
     """Trees, lamps, signs and traffic lights along one kerb."""
     jobs: list[Job] = []
     kerb = half_road + .5
-    for z in np.arange(rng.uniform(6, 25), 110, rng.uniform(20, 32)):
+    for z in np.arange(rng.uniform(6, 25), 110, rng.uniform(20, 32)).tolist():
         jobs.append((z, partial(things.lamp, canvas, rng, side * kerb, z)))
     if rng.random() < .75:
-        for z in np.arange(rng.uniform(7, 20), 110, rng.uniform(9, 25)):
+        for z in np.arange(rng.uniform(7, 20), 110, rng.uniform(9, 25)).tolist():
             x, z = side * (kerb + rng.uniform(0, walk)), z + rng.uniform(-2, 2)
             jobs.append((z, partial(things.tree, canvas, rng, x, z)))
-    for z in _distances(rng, rng.integers(3, 7), 8, 70):
+    for z in _distances(rng, (3, 7), 8, 70):
         jobs.append((z, partial(things.sign, canvas, rng, side * (kerb + rng.uniform(-.2, .8)), z)))
-    for z in _distances(rng, rng.integers(1, 4), 9, 60):
+    for z in _distances(rng, (1, 4), 9, 60):
         jobs.append((z, partial(things.traffic_light, canvas, rng,
                                 side * (kerb + rng.uniform(-.2, .3)), z)))
     return jobs
@@ -208,11 +208,11 @@ def _traffic(canvas: Canvas, rng: np.random.Generator, half_road: float, walk: f
              ) -> list[Job]:
     """Cars on both lanes and at the kerbs, people on the sidewalks and a few on the road."""
     jobs: list[Job] = []
-    for z in _distances(rng, rng.integers(4, 12), 9, 100):
+    for z in _distances(rng, (4, 12), 9, 100):
         lane = rng.choice([-.5, .5, -1, 1])
         x = lane * half_road * .95 - np.sign(lane) * (1.0 if abs(lane) == 1 else 0)
         jobs.append((z, partial(things.car, canvas, rng, x, z)))
-    for z in _distances(rng, rng.integers(7, 18), 8, 65):
+    for z in _distances(rng, (7, 18), 8, 65):
         side = rng.choice([-1, 1])
         x = (side * (half_road + rng.uniform(.3, walk)) if rng.random() < .85
              else rng.uniform(-half_road, half_road))
@@ -220,6 +220,7 @@ def _traffic(canvas: Canvas, rng: np.random.Generator, half_road: float, walk: f
     return jobs
 
 
-def _distances(rng: np.random.Generator, count: int, near: float, far: float) -> np.ndarray:
-    """``count`` distances between ``near`` and ``far``, uniform in their logarithm."""
-    return np.exp(rng.uniform(np.log(near), np.log(far), count))
+def _distances(rng: np.random.Generator, count: tuple[int, int], near: float, far: float
+               ) -> list[float]:
+    """``count[0]`` to ``count[1] - 1`` distances in metres, uniform in their logarithm."""
+    return np.exp(rng.uniform(np.log(near), np.log(far), rng.integers(*count))).tolist()

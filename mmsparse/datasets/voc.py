@@ -1,6 +1,8 @@
 """Pascal VOC 2012: photographs of 20 kinds of objects (Everingham et al., IJCV 2015)."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets import PascalVOCDataset as StockPascalVOC
 
@@ -31,7 +33,7 @@ VOCdevkit/VOC2012/
                  ann_file: str,
                  img_suffix: str = '.jpg',
                  seg_map_suffix: str = '.png',
-                 **kwargs) -> None:
+                 **kwargs: Any) -> None:
         # Past the stock constructor: all it adds is an assertion, without a message, that the
         # files are there, which also hits `lazy_init`.
         BaseSegDataset.__init__(self, ann_file=ann_file, img_suffix=img_suffix,

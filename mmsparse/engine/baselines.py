@@ -1,18 +1,24 @@
 """SparseRefine's five baselines: dense high-resolution inference against refinement.
 
+Dense inference in every way in which a user of the machine would compute it: refinement is worth
+its place where it is faster than the fastest of them.
+
 Source: SparseRefine (ECCV 2024), supplement Tables 1 and 3.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmseg.models.segmentors import BaseSegmentor
 
 from .benchmark import Measurement, benchmark, thin_bands
-from .fusion import fuse_for_inference
+from .fusion import BACKENDS, DTYPES, fuse_for_inference
 from .loading import load_model
+from .machine import computes_bfloat16
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,10 @@ class Baseline:
 
     @property
     def configs(self) -> dict[str, str]:
-        """File names of the dense and the refining config."""
-        return dict(dense=f'{self.name}_{self.schedule}_cityscapes-1024x2048.py',
-                    refined=f'sparserefine_{self.name}_8xb4-46k_cityscapes-1024x2048.py')
+        """File names of the configs: dense, refined as in the paper, and by a lighter U-Net."""
+        return {'dense': f'{self.name}_{self.schedule}_cityscapes-1024x2048.py',
+                'refined': f'sparserefine_{self.name}_8xb4-46k_cityscapes-1024x2048.py',
+                'refined-s': f'sparserefine-s_{self.name}_8xb4-46k_cityscapes-1024x2048.py'}
 
 
 BASELINES = dict(
@@ -51,66 +58,107 @@ BASELINES = dict(
         'fp16': {1: 1.50, 4: 1.70}, 'fp32': {1: 1.45, 4: 1.59}}))
 
 
-def load_pair(baseline: Baseline, configs: Path, device: torch.device, height: int = 1024
-              ) -> dict[str, BaseSegmentor]:
-    """The dense and the refining model with random weights, both fused for inference.
+class Variant(NamedTuple):
+    """A model, and what computes it.
+
+    Attributes:
+        model: ``'dense'``, ``'refined'`` or ``'refined-s'``.
+        backend, dtype: of :func:`~mmsparse.engine.fusion.fuse_for_inference`.
+    """
+
+    model: str
+    backend: str = 'torch'
+    dtype: str = 'float32'
+
+    @property
+    def name(self) -> str:
+        """Of the measurement."""
+        return ' '.join(self)
+
+
+def variants(device: torch.device) -> list[Variant]:
+    """What is worth measuring on a device.
+
+    On the CPU the dense model in all ways; the refining ones as torch computes them by default, and
+    in the fastest way.
+    """
+    if device.type != 'cpu':
+        return [Variant('dense'), Variant('refined')]
+    dtypes = DTYPES if computes_bfloat16() else DTYPES[:1]
+    return [*(Variant('dense', backend, dtype) for backend in BACKENDS for dtype in dtypes),
+            Variant('refined'), Variant('refined', BACKENDS[-1], dtypes[-1]),
+            Variant('refined-s', BACKENDS[-1], dtypes[-1])]
+
+
+def load_models(baseline: Baseline, configs: Path, device: torch.device,
+                chosen: Sequence[Variant], height: int = 1024) -> dict[str, BaseSegmentor]:
+    """Models with random weights by the names of their variants, fused for inference.
 
     Args:
         configs: folder of the SparseRefine configs.
+        chosen: what to load.
         height: of the images that will be measured. A low-resolution size given in pixels belongs
             to the paper's 1024 and is scaled.
     """
-    models = {name: fuse_for_inference(load_model(configs / file, None, device))
-              for name, file in baseline.configs.items()}
-    refined = models['refined']
-    if refined.low_res_size is not None:
-        refined.low_res_size = tuple(round(n * height / 1024) for n in refined.low_res_size)
+    models = {}
+    for variant in chosen:
+        model = load_model(configs / baseline.configs[variant.model], None, device)
+        if variant.model != 'dense' and model.low_res_size is not None:
+            model.low_res_size = tuple(round(n * height / 1024) for n in model.low_res_size)
+        models[variant.name] = fuse_for_inference(
+            model, backend=variant.backend, dtype=variant.dtype)
     return models
 
 
 @dataclass(frozen=True)
-class PairMeasurement:
+class Comparison:
     """Dense inference against refinement.
 
     Attributes:
-        dense, refined: what was measured, in turns.
-        unet_gmacs: multiply-accumulates of the sparse U-Net per image in 10^9, by pairs of pixels.
+        measurements: by the name of the variant, measured in turns.
+        unet_gmacs: multiply-accumulates of the sparse U-Net per image in 10^9, by pairs of pixels;
+            by ``'refined'`` and ``'refined-s'``.
     """
 
-    dense: Measurement
-    refined: Measurement
-    unet_gmacs: float
+    measurements: dict[str, Measurement]
+    unet_gmacs: dict[str, float]
 
-    @property
-    def speedup(self) -> float:
-        """Time of dense inference over that of refinement."""
-        return self.dense.milliseconds / self.refined.milliseconds
+    def fastest(self, model: str) -> Measurement:
+        """Of ``'dense'``, ``'refined'`` or ``'refined-s'``."""
+        return min((m for name, m in self.measurements.items() if name.split()[0] == model),
+                   key=lambda m: m.milliseconds)
 
-    @property
-    def overhead(self) -> float:
-        """Share of the time outside the low-resolution pass and the U-Net."""
-        stages = self.refined.stages
+    def speedup(self, model: str) -> float:
+        """Time of the fastest dense inference over that of the fastest refinement."""
+        return self.fastest('dense').milliseconds / self.fastest(model).milliseconds
+
+    def overhead(self, model: str) -> float:
+        """Share of the fastest refinement's time outside low-resolution pass and U-Net."""
+        stages = self.fastest(model).stages
         return 1 - (stages['low-resolution pass'] + stages['U-Net']) / sum(stages.values())
 
-    def floor(self, rate: float) -> float:
+    def floor(self, model: str, rate: float) -> float:
         """Least time of refinement in ms: its low-resolution pass, the U-Net at full rate.
 
         Args:
             rate: multiply-accumulates per second of a dense convolution in 10^9.
         """
-        return self.refined.stages['low-resolution pass'] + self.unet_gmacs / rate * 1000
+        low = self.fastest(model).stages['low-resolution pass']
+        return low + self.unet_gmacs[model] / rate * 1000
 
 
-def compare_pair(models: dict[str, BaseSegmentor], density: float, size: tuple[int, int],
-                 **options) -> PairMeasurement:
-    """Measure a pair of :func:`load_pair`.
+def compare(models: dict[str, BaseSegmentor], density: float, size: tuple[int, int],
+            **options) -> Comparison:
+    """Measure the models of :func:`load_models`.
 
     Args:
         density: share of the pixels refined.
         size: ``(H, W)``.
         **options: of :func:`~mmsparse.engine.benchmark.benchmark`.
     """
-    dense, refined = benchmark(models, size=size, densities=dict(refined=density), **options)
-    mask = thin_bands(size, density, batch_size=refined.batch_size)
-    macs = models['refined'].decode_head.extractor.macs(mask) / refined.batch_size
-    return PairMeasurement(dense, refined, macs / 1e9)
+    refiners = {name: model for name, model in models.items() if not name.startswith('dense')}
+    found = benchmark(models, size=size, densities=dict.fromkeys(refiners, density), **options)
+    mask = thin_bands(size, density, batch_size=found[0].batch_size)
+    macs = {name.split()[0]: model.decode_head.extractor.macs(mask) / len(mask) / 1e9
+            for name, model in refiners.items()}
+    return Comparison({m.name: m for m in found}, macs)

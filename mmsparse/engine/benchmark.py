@@ -25,6 +25,7 @@ from mmsparse.sparse import SparseMap
 
 from .complexity import dense_macs
 from .machine import peak_memory, synchronize
+from .openvino import computes_in
 from .stages import StageClock
 
 PRECISIONS = ('fp32', 'fp16')
@@ -48,7 +49,8 @@ class Measurement:
             they add up to somewhat more than the total, and ``'other'``, the time between them;
             empty for a model without stages.
         density: share of refined pixels; ``None`` for a model without refinement.
-        gmacs: multiply-accumulates per image in 10^9; of sparse layers by pairs of active pixels.
+        gmacs: multiply-accumulates per image in 10^9; of sparse layers by pairs of active pixels;
+            ``None`` where OpenVINO computes, for it does not tell.
         peak_mib: highest memory during one pass above that before it, in MiB.
     """
 
@@ -282,16 +284,18 @@ def cost(model: BaseSegmentor, batch: dict, device: torch.device, mode: str
          ) -> dict[str, float | None]:
     """Density, GMACs per image and peak memory of one pass."""
     peak = peak_memory(lambda: predict_time(model, batch, device, mode), device)
-    density = None
+    counted = not computes_in(model)
+    density = macs = None
     if isinstance(model, SparseRefineSegmentor):
         samples = predict_time(model, batch, device)[1]
         mask = torch.cat([s.selected.data for s in samples])
         density = float(mask.float().mean())
-        macs = refined_macs(model, batch, mask)
-    else:
+        macs = refined_macs(model, batch, mask) if counted else None
+    elif counted:
         metas = [s.metainfo for s in batch['data_samples']]
         macs = dense_macs(lambda: model.encode_decode(batch['inputs'], metas))
-    return dict(density=density, gmacs=macs / len(batch['inputs']) / 1e9, peak_mib=peak / 2**20)
+    gmacs = None if macs is None else macs / len(batch['inputs']) / 1e9
+    return dict(density=density, gmacs=gmacs, peak_mib=peak / 2**20)
 
 
 @torch.no_grad()

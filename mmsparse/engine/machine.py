@@ -39,14 +39,20 @@ def engine_name(device: torch.device) -> str:
     return f'{wheel.distribution} {wheel.version}, {algorithm}'
 
 
-def dense_conv_rate(device: torch.device) -> float:
-    """Multiply-accumulates per second of a dense convolution in float32, in 10^9.
+def computes_bfloat16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16."""
+    flags = set(Path('/proc/cpuinfo').read_text().split())
+    return bool(flags & {'amx_bf16', 'avx512_bf16', 'bf16'})
+
+
+def dense_conv_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Multiply-accumulates per second of a dense convolution, in 10^9.
 
     3 x 3, 256 channels, 128 x 256 pixels, channels last: best of ten, what the machine can do.
     """
     layout = dict(memory_format=torch.channels_last)
-    conv = nn.Conv2d(256, 256, 3, padding=1, bias=False).to(device, **layout)
-    x = torch.randn(1, 256, 128, 256, device=device).contiguous(**layout)
+    conv = nn.Conv2d(256, 256, 3, padding=1, bias=False).to(device, dtype, **layout)
+    x = torch.randn(1, 256, 128, 256, device=device, dtype=dtype).contiguous(**layout)
     seconds = []
     with torch.no_grad():
         for _ in range(11):

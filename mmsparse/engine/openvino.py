@@ -5,6 +5,7 @@ Letters: ``B`` images, ``K`` classes, ``H, W`` size.
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -76,3 +77,9 @@ class OpenVINOEncodeDecode:
         return self._openvino.Core().compile_model(model, 'CPU', dict(
             INFERENCE_PRECISION_HINT=dict(float32='f32', bfloat16='bf16')[self._dtype],
             INFERENCE_NUM_THREADS=threads, PERFORMANCE_HINT='LATENCY'))
+
+
+def computes_in(model: nn.Module) -> bool:
+    """Whether OpenVINO computes a network of mmseg in a model."""
+    return any(isinstance(inspect.unwrap(module.encode_decode), OpenVINOEncodeDecode)
+               for module in model.modules() if isinstance(module, EncoderDecoder))

@@ -28,9 +28,10 @@ import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval, COCOevalMP
 from mmdet.evaluation import CocoMetric
 from pycocotools import mask as coco
+from pycocotools.cocoeval import COCOeval as PlainCOCOeval
 
 from mmsparse.registry import METRICS
-from mmsparse.rle import Window, decode_window, encode_window
+from mmsparse.rle import Patch, decode_patch, encode_patch
 
 
 def boundary_width(size: Sequence[int], ratio: float = 0.02) -> int:
@@ -73,13 +74,13 @@ def code_boundary(code: dict, ratio: float = 0.02) -> dict:
         code: as of ``pycocotools``. Only the box around its foreground is decoded.
         ratio: width of the boundary as a share of the image's diagonal.
     """
-    window = decode_window(code)
-    boundary = mask_boundary(window.mask, boundary_width(code['size'], ratio))
-    return encode_window(Window(boundary, window.top, window.left), tuple(code['size']))
+    patch = decode_patch(code)
+    boundary = mask_boundary(patch.mask, boundary_width(code['size'], ratio))
+    return encode_patch(Patch(boundary, patch.top, patch.left), tuple(code['size']))
 
 
-class BoundaryIoU:
-    """Mixin for COCO's evaluators: the IoU becomes the smaller of mask IoU and boundary IoU.
+class BoundaryIoU(PlainCOCOeval):
+    """For COCO's evaluators: the IoU becomes the smaller of mask IoU and boundary IoU.
 
     For crowd regions it stays the mask IoU, which is there the intersection over the area of the
     detection: the outline of a crowd region is not the boundary of an object.

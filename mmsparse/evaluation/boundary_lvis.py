@@ -18,6 +18,7 @@ import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCOeval, COCOevalMP
 from mmengine.logging import print_log
+from pycocotools.cocoeval import COCOeval as PlainCOCOeval
 
 from mmsparse.registry import METRICS
 
@@ -61,8 +62,8 @@ def category_ids(categories: Sequence[dict], classes: Sequence[str]) -> list[int
         'of COCO are evaluated on lvis_v0.5_val_cocofied.json')
 
 
-class Federated:
-    """Mixin for COCO's evaluators: the rules of LVIS.
+class Federated(PlainCOCOeval):
+    """For COCO's evaluators: the rules of LVIS.
 
     - In each image only the 300 detections with the highest scores count, over all categories.
     - Detections without any area do not count.
@@ -74,12 +75,13 @@ class Federated:
     """
 
     max_per_image = 300
+    _dts: dict[tuple[int, int], list[dict]]  # by image and category
 
     def _prepare(self) -> None:
         for annotation in self.cocoGt.anns.values():
             annotation['iscrowd'] = 0
         super()._prepare()
-        images = defaultdict(list)
+        images: dict[int, list[dict]] = defaultdict(list)
         for (image, _), detections in self._dts.items():
             images[image] += detections
         self._dts = defaultdict(list)

@@ -42,7 +42,7 @@ def boundary_band(target: np.ndarray, radius: int) -> np.ndarray:
     Returns:
         bool ``[H, W]``.
     """
-    labels = target.astype(np.uint8 if target.dtype == bool else np.uint16)
+    labels: np.ndarray = target.astype(np.uint8 if target.dtype == bool else np.uint16)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
 
@@ -147,19 +147,19 @@ class BoundaryAccuracyMetric(Labeled, BaseMetric):
         for sample in data_samples:
             if refined not in sample:
                 raise KeyError(f'BoundaryAccuracyMetric needs {refined}, which the model predicts')
-            truth = (self._read(sample, target) if self.classes is None else
+            gt = (self._read(sample, target) if self.classes is None else
                      self.label(sample, refined).cpu().numpy())
-            bands = boundary_bands(truth)
+            bands = boundary_bands(gt)
             scores = {}
             for name, key in (('', refined), ('coarse_', coarse)):
                 if key not in sample:
                     continue
                 labels = self._read(sample, key)
-                if labels.shape != truth.shape:
+                if labels.shape != gt.shape:
                     raise ValueError(f'{key} of {sample.get("img_path")} is {list(labels.shape)}, '
-                                     f'its {target} {list(truth.shape)}')
-                scores[name] = (self._areas(labels, truth),
-                                accuracy_in_bands(bands, labels, truth, self.ignore_index))
+                                     f'its {target} {list(gt.shape)}')
+                scores[name] = (self._areas(labels, gt),
+                                accuracy_in_bands(bands, labels, gt, self.ignored))
             self.results.append(scores)
 
     def _read(self, sample: dict, key: str) -> np.ndarray:
@@ -167,11 +167,11 @@ class BoundaryAccuracyMetric(Labeled, BaseMetric):
         data = sample[key]['data'].squeeze(0).cpu().numpy()
         return foreground(data) if self.classes is None else data
 
-    def _areas(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    def _areas(self, prediction: np.ndarray, gt: np.ndarray) -> np.ndarray:
         """Intersection and union of each class, or of the object alone."""
         if self.classes is None:
-            return class_areas(prediction, truth, 2)[:, 1:]
-        return class_areas(prediction, truth, self.classes, self.ignore_index)
+            return class_areas(prediction, gt, 2)[:, 1:]
+        return class_areas(prediction, gt, self.classes, self.ignored)
 
     def compute_metrics(self, results: list[dict[str, tuple[np.ndarray, float]]]
                         ) -> dict[str, float]:

@@ -13,6 +13,7 @@ class Labeled:
     not.
     """
 
+    dataset_meta: dict | None
     ignore_index: int | None
     _check: LabelCheck | None = None
 
@@ -20,6 +21,11 @@ class Labeled:
         """Classes of the dataset, if it names them."""
         classes = (self.dataset_meta or {}).get('classes')
         return len(classes) if classes else None
+
+    @property
+    def ignored(self) -> int:
+        """The label that counts nowhere, as :meth:`label` has found it."""
+        return 255 if self.ignore_index is None else self.ignore_index
 
     def label(self, sample: dict, prediction: str) -> Tensor:
         """The label map of a result, ``[H, W]``.

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmseg.evaluation import IoUMetric
 
@@ -24,7 +25,7 @@ class LowResIoUMetric(Labeled, IoUMetric):
 
     default_prefix = 'low_res'
 
-    def __init__(self, *, ignore_index: int | None = None, **kwargs) -> None:
+    def __init__(self, *, ignore_index: int | None = None, **kwargs: Any) -> None:
         super().__init__(ignore_index=ignore_index, **kwargs)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:

@@ -63,7 +63,7 @@ class SelectorMetric(Labeled, BaseMetric):
             label = self.label(sample, 'low_res_sem_seg')
             counts = selection_counts(
                 sample['selected']['data'].squeeze(0).to(label.device),
-                sample['low_res_sem_seg']['data'].squeeze(0).to(label), label, self.ignore_index)
+                sample['low_res_sem_seg']['data'].squeeze(0).to(label), label, self.ignored)
             self.results.append((counts.cpu(), sample.get('selection_threshold')))
 
     def compute_metrics(self, results: list[tuple[Tensor, float | None]]) -> dict[str, float]:

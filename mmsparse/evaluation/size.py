@@ -62,27 +62,30 @@ class IoUBySizeMetric(Labeled, BaseMetric):
         if len(limits) != 2 or not 0 < limits[0] < limits[1] < 1:
             raise ValueError('IoUBySizeMetric.limits must be two increasing shares of the frame '
                              f'in (0, 1), got {limits!r}')
-        self.limits = tuple(limits)
+        self.limits = limits[0], limits[1]
         self.ignore_index = ignore_index
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count one batch.
 
         Raises:
-            ValueError: ground truth is no label map.
+            ValueError: ground truth is no label map, or the dataset names no classes.
         """
-        num_classes = len(self.dataset_meta['classes'])
+        num_classes = self.num_classes()
+        if num_classes is None:
+            raise ValueError('IoUBySizeMetric needs the classes of the dataset: its metainfo has '
+                             'no `classes`')
         for sample in data_samples:
             label = self.label(sample, 'pred_sem_seg')
             fields = {'': 'pred_sem_seg', 'low_res_': 'low_res_sem_seg'}
             self.results.append({
                 name: areas_by_size(sample[field]['data'].squeeze(0).to(label), label,
-                                    num_classes, self.limits, self.ignore_index).cpu()
+                                    num_classes, self.limits, self.ignored).cpu()
                 for name, field in fields.items() if field in sample})
 
     def compute_metrics(self, results: list[dict[str, Tensor]]) -> dict[str, float]:
         """mIoU in percent by size, over the classes that have it; NaN if none has."""
-        figures = {}
+        figures: dict[str, float] = {}
         for name in results[0]:
             intersection, union = torch.stack([areas[name] for areas in results]).sum(0)
             iou = (intersection / union * 100).nanmean(1)  # 0 / 0: the class never had the size

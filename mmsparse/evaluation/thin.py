@@ -97,7 +97,7 @@ class ThinStructureMetric(Labeled, BaseMetric):
             label = self.label(sample, 'pred_sem_seg').cpu().numpy()
             self.results.append({
                 name: thin_counts(sample[field]['data'].squeeze(0).cpu().numpy(), label,
-                                  self.width, self.ignore_index)
+                                  self.width, self.ignored)
                 for name, field in fields.items() if field in sample})
 
     def compute_metrics(self, results: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -82,7 +82,7 @@ class Linear1x1(nn.Linear):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, bias=False)
 
-    def forward(self, x: ActiveMap) -> ActiveMap:
+    def forward(self, x: ActiveMap) -> ActiveMap:  # type: ignore[override]
         """``C`` to ``D`` channels, same pixels."""
         return x.linear(self.weight)
 
@@ -94,6 +94,6 @@ class ActiveBatchNorm(nn.BatchNorm1d):
     as they are.
     """
 
-    def forward(self, x: ActiveMap) -> ActiveMap:
+    def forward(self, x: ActiveMap) -> ActiveMap:  # type: ignore[override]
         """Same pixels and channels."""
         return x.norm_relu(self)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -149,7 +149,7 @@ class EntropySelector(Selector):
 
     THRESHOLD = 'alpha'
 
-    def __init__(self, *, num_classes: int, alpha: float, **budget) -> None:
+    def __init__(self, *, num_classes: int, alpha: float, **budget: Any) -> None:
         if not alpha >= 0:  # NaN fails every comparison
             raise ValueError(f'EntropySelector.alpha must be a number >= 0 (nats), got {alpha!r}')
         super().__init__(num_classes=num_classes, threshold=alpha, **budget)
@@ -188,7 +188,7 @@ class BoundarySelector(EntropySelector):
     """
 
     def __init__(self, *, num_classes: int = 2, alpha: float = 0.325, radius: float = 1 / 300,
-                 **budget) -> None:
+                 **budget: Any) -> None:
         if not 0 <= radius < 1:
             raise ValueError('BoundarySelector.radius must be a share of H + W in [0, 1), got '
                              f'{radius!r}')

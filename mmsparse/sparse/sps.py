@@ -40,7 +40,7 @@ class SPSMap(NamedTuple):
 
     active: Tensor
     passive: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # the method of tuples is not used
     cells: Tensor
 
     @property

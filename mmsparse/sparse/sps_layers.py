@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from .sps import SPSMap, neighbors, rows_at, square
@@ -19,7 +20,7 @@ from .sps import SPSMap, neighbors, rows_at, square
 try:
     from . import sps_triton as KERNEL
 except ImportError:  # it comes with torch's builds for GPUs
-    KERNEL = None
+    KERNEL = None  # type: ignore[assignment]
 
 # Floats of a block of gathered rows: 8 MB on a CPU, about a last-level cache; 64 MB on a GPU.
 BLOCK = dict(cpu=1 << 21, cuda=1 << 24)
@@ -36,7 +37,7 @@ class _SumOfConvolutions(torch.autograd.Function):
     """See :func:`sum_of_convolutions`; ``params``: weight ``[D, k * C]``, bias ``[D]`` of each."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, bank: Tensor, tables: Sequence[Tensor], rectify: bool,
+    def forward(ctx: Any, bank: Tensor, tables: Sequence[Tensor], rectify: bool,
                 *params: Tensor) -> Tensor:
         ctx.save_for_backward(bank, *tables, *params)
         ctx.branches, ctx.rectify = len(tables), rectify
@@ -44,7 +45,7 @@ class _SumOfConvolutions(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         bank, *rest = ctx.saved_tensors
         tables, params = rest[:ctx.branches], rest[ctx.branches:]
         exact = torch.promote_types(bank.dtype, torch.float32)  # sums of many in half precision
@@ -178,7 +179,7 @@ class SPSDeformConv2d(nn.Module):
         at = cells[:, None, 1:] + offset  # [n, k, (row, column)]
         low = at.detach().floor()
         fraction, low = at - low, low.long()
-        total: Tensor | float = 0.0
+        total = bank.new_zeros(())
         for dy in (0, 1):
             for dx in (0, 1):
                 rows = rows_at(x, cells[:, :1], low[..., 0] + dy, low[..., 1] + dx)

@@ -17,7 +17,7 @@ ROWS = 64  # of a tile
 
 
 @triton.jit
-def _kernel(bank, tables, weights, biases, out, n,
+def _kernel(bank, tables, weights, biases, out, n,  # type: ignore[no-untyped-def]
             branches: tl.constexpr, taps: tl.constexpr, c: tl.constexpr, d: tl.constexpr,
             rectify: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
             depth: tl.constexpr):
@@ -62,7 +62,7 @@ def fused_sum(bank: Tensor, tables: Sequence[Tensor], weights: Sequence[Tensor],
     depth = next(size for size in (64, 32, 16) if c % size == 0)
     if n:
         _kernel[triton.cdiv(n, ROWS), d // columns](
-            bank.contiguous(), torch.stack(tables), torch.stack(weights), torch.stack(biases), out,
-            n, branches=len(tables), taps=taps, c=c, d=d, rectify=rectify, rows=ROWS,
+            bank.contiguous(), *(torch.stack(list(x)) for x in (tables, weights, biases)), out, n,
+            branches=len(tables), taps=taps, c=c, d=d, rectify=rectify, rows=ROWS,
             columns=columns, depth=depth)
     return out

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmsparse.sizes import size_of
+
 TILE = 4
 SPARE = 64  # rows for what no pixel wants
 AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
@@ -84,12 +86,13 @@ class Topology:
     @property
     def spatial_shape(self) -> tuple[int, int]:
         """``(H, W)`` in pixels."""
-        return tuple(self.mask.shape[1:])
+        return size_of(self.mask)
 
     @cached_property
     def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
         """Image, row and column of every active pixel, int64 ``[N]`` each."""
-        return self.mask.nonzero().unbind(1)
+        image, y, x = self.mask.nonzero().unbind(1)
+        return image, y, x
 
     @cached_property
     def indices(self) -> Tensor:
@@ -151,7 +154,8 @@ class Topology:
     @property
     def grid_size(self) -> tuple[int, int]:
         """Height and width of :attr:`grid`."""
-        return tuple(-(-n // TILE) * TILE + 2 for n in self.spatial_shape)
+        height, width = (-(-n // TILE) * TILE + 2 for n in self.spatial_shape)
+        return height, width
 
     def look_up(self, image: Tensor, y: Tensor, x: Tensor, offsets: Sequence[tuple[int, int]]
                 ) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .bilinear import cells_around_pixels
 from .selection import entropy, logits_of
 
 MODES = ('nearest', 'bilinear')
@@ -66,7 +67,7 @@ class UpsampledLogits:
         if mode not in MODES:
             raise ValueError(f'upsample must be one of {MODES}, got {mode!r}')
         self.mode = mode
-        self.size = tuple(size)
+        self.size = size[0], size[1]
         self.probabilities = probabilities
         self.align_corners = align_corners
         self.threshold = threshold
@@ -82,19 +83,17 @@ class UpsampledLogits:
         Returns:
             int64 ``[full]`` first and second neighbor, and the float32 weight of the second.
         """
+        device = self.scores.device
         if self.mode == 'nearest':
             # Each pixel takes the one that its center falls into; plain 'nearest' would move the
             # map by up to half a pixel where the sizes do not divide. torch's own rounding.
-            grid = torch.arange(n, device=self.scores.device, dtype=torch.float32)
+            grid = torch.arange(n, device=device, dtype=torch.float32)
             first = F.interpolate(grid[None, None], size=full, mode='nearest-exact')[0, 0].long()
-            return first, first, torch.zeros(full, device=self.scores.device)
-        position = torch.arange(full, device=self.scores.device, dtype=torch.float32)
-        if self.align_corners:
-            position = position * ((n - 1) / max(full - 1, 1))
-        else:
-            position = ((position + 0.5) * (n / full) - 0.5).clamp(min=0)
-        first = position.long().clamp(max=n - 1)
-        return first, (first + 1).clamp(max=n - 1), (position - first).clamp(max=1)
+            return first, first, torch.zeros(full, device=device)
+        cells, offset = cells_around_pixels(  # in torch's own precision
+            range(full), full, n, align_corners=self.align_corners, device=device,
+            dtype=torch.float32)
+        return cells[:, 0], cells[:, 1], offset[:, 0]
 
     def _to_logits(self, scores: Tensor) -> Tensor:
         return logits_of(scores) if self.probabilities else scores

@@ -155,7 +155,7 @@ def _refinement(image: np.ndarray, low: np.ndarray, score: np.ndarray | None,
                 ) -> tuple[Panels, Legend]:
     """What every picture of a refinement shows, in the order in which it happens."""
     panels = {'Image': image, 'Low resolution': paint_classes(low, palette)}
-    legend = list(zip(classes, [tuple(c)[::-1] for c in palette], strict=True))
+    legend: Legend = list(zip(classes, [tuple(c)[::-1] for c in palette], strict=True))
     if score is not None:
         title = f'{score_name} ({score.min():.2f} to {score.max():.2f})'
         panels[title] = paint_score(score)

@@ -1,8 +1,11 @@
 """The panels for stock tools: ``mim test mmsparse CONFIG --checkpoint X --show-dir DIR``."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from mmengine.dist import master_only
+from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
@@ -24,7 +27,7 @@ class RefinementVisualizer(SegLocalVisualizer):
         **kwargs: as mmseg's ``SegLocalVisualizer``.
     """
 
-    def __init__(self, name: str = 'visualizer', *, score_name: str = SCORE, **kwargs) -> None:
+    def __init__(self, name: str = 'visualizer', *, score_name: str = SCORE, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.score_name = score_name
 
@@ -39,7 +42,7 @@ class RefinementVisualizer(SegLocalVisualizer):
                        wait_time: float = 0,
                        out_file: str | None = None,
                        step: int = 0,
-                       **kwargs) -> None:
+                       **kwargs: Any) -> None:
         """Draw one image; arguments as in mmseg, ``image`` is RGB ``[H, W, 3]``."""
         if data_sample is None or 'selected' not in data_sample or not draw_pred:
             super().add_datasample(
@@ -70,6 +73,6 @@ class RefinementVisualizer(SegLocalVisualizer):
             self.add_image(name, drawn, step)
 
 
-def pixels(data) -> np.ndarray:
+def pixels(data: PixelData) -> np.ndarray:
     """A map of a data sample, ``[1, H, W]`` there, as array ``[H, W]``."""
     return data.data[0].cpu().numpy()

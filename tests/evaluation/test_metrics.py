@@ -97,6 +97,12 @@ def test_bad_limits(limits):
         run('IoUBySizeMetric', limits=limits)
 
 
+def test_a_dataset_without_classes_is_named():
+    sample = dict(gt_sem_seg=field([[0, 1]]), pred_sem_seg=field([[0, 1]]))
+    with pytest.raises(ValueError, match='needs the classes of the dataset'):
+        run('IoUBySizeMetric', sample, classes='')
+
+
 def test_one_evaluation_shows_it_all():
     """Beside mmseg's metric, on what the model predicts; low-resolution mIoU is the segmentor's."""
     init_default_scope('mmseg')

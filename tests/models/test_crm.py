@@ -14,18 +14,14 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmsparse.models.crm.head import ImplicitPointHead, cells_around_pixels
+from mmsparse.models.crm.head import ImplicitPointHead
 from mmsparse.models.crm.losses import SobelLoss
 from mmsparse.models.crm.refiner import all_pixels, reflect
-from mmsparse.models.crm.sampling import (
-    Window,
-    aligned_cells,
-    resize_aligned,
-    source_window,
-    whole,
-)
+from mmsparse.models.crm.sampling import Window, resize_aligned, source_window, whole
 from mmsparse.models.crm.tiling import HALO, cores, plan_tiles
 from mmsparse.registry import MODELS
+from mmsparse.sparse import SparseMap
+from mmsparse.sparse.bilinear import cells_around_pixels
 
 THIN = dict(base_channels=4, stem_channels=4)
 LIGHT = dict(type='mmsparse.CRMMobileNetV2')
@@ -228,8 +224,7 @@ sides = st.integers(1, 40)
 @settings(max_examples=60, deadline=None)
 @given(sides, sides, st.booleans())
 def test_cells_around_positions_are_those_of_interpolation(size, pixels, align_corners):
-    cells, offset = (aligned_cells(0, pixels, pixels, size) if align_corners
-                     else cells_around_pixels(pixels, size, torch.device('cpu')))
+    cells, offset = cells_around_pixels(range(pixels), pixels, size, align_corners=align_corners)
     x = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
     expected = F.interpolate(x[None, None], pixels, mode='linear', align_corners=align_corners)
     first, second = x[cells].unbind(1)
@@ -242,14 +237,23 @@ def test_cells_around_positions_are_those_of_interpolation(size, pixels, align_c
 @given(st.tuples(sides, sides), st.tuples(sides, sides), st.data())
 def test_a_window_of_a_resized_map(source, size, data):
     top, left = (data.draw(st.integers(0, n - 1)) for n in size)
-    window = Window(top, data.draw(st.integers(top + 1, size[0])),
-                    left, data.draw(st.integers(left + 1, size[1])))
+    window = Window(top, left, data.draw(st.integers(top + 1, size[0])),
+                    data.draw(st.integers(left + 1, size[1])))
     x = torch.randn(2, 3, *source, generator=torch.Generator().manual_seed(sum(source)))
     expected = window.of(F.interpolate(x, size, mode='bilinear', align_corners=True))
     used = source_window(window, size, source)
     for part, x_window in ((x, whole(source)), (used.of(x), used)):
         found = resize_aligned(part, size, window, source_size=source, x_window=x_window)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_window_crops_sparse_pixels_too():
+    """Every window of the package is (top, left, bottom, right)."""
+    mask = torch.rand(2, 20, 31, generator=torch.Generator().manual_seed(0)) < 0.5
+    for window in (Window(3, 11, 9, 30), Window(5, 2, 20, 4), whole((20, 31))):
+        part, rows = SparseMap.from_mask(torch.randn(2, 1, 20, 31), mask).crop(*window)
+        assert torch.equal(part.topology.mask, window.of(mask))
+        assert len(rows) == window.of(mask).sum()
 
 
 @settings(max_examples=40, deadline=None)

@@ -19,12 +19,12 @@ PAPER = 'crm_r50_2xb6-45k_saliency-224x224'
 
 def load(name):
     cfg = Config.fromfile(FOLDER / f'{name}.py')
-    cfg.model.pop('base_checkpoint', None)
-    cfg.model.pop('refiner_checkpoint', None)
+    for part in ('segmentor', 'detector', 'refiner'):
+        cfg.model.pop(f'{part}_checkpoint', None)
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None
     else:
-        cfg.model.base.backbone.init_cfg = None
+        (cfg.model.get('segmentor') or cfg.model.detector).backbone.init_cfg = None
     init_default_scope(cfg.default_scope)
     return cfg
 
@@ -112,7 +112,7 @@ def test_segmentors_of_ade20k(name):
 def test_mask_rcnn():
     torch.manual_seed(0)
     cfg = load('refined_mask-rcnn-r50_coco')
-    cfg.model.base.test_cfg.rcnn.update(score_thr=0.0, max_per_img=2)
+    cfg.model.detector.test_cfg.rcnn.update(score_thr=0.0, max_per_img=2)
     cfg.model.refiner.test_cfg = dict(scales=(0.5, 1.0))
     model = MODELS.build(cfg.model).eval()
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)

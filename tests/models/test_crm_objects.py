@@ -102,17 +102,18 @@ def test_two_boxes_far_apart_are_two_objects_and_near_ones_one():
     classes[150:170, 20:40] = 2  # too small
     found = [o for o in objects_of(classes) if o.label]
     assert sorted((o.box, int(o.mask.sum())) for o in found) == [
-        (Window(20, 80, 20, 140), 60 * 116), (Window(20, 80, 200, 260), 3600)]
+        (Window(20, 20, 80, 140), 60 * 116), (Window(20, 200, 80, 260), 3600)]
 
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 500), st.integers(1, 500), st.data())
 def test_crops(height, width, data):
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
-    box = Window(top, data.draw(st.integers(top + 1, height)),
-                 left, data.draw(st.integers(left + 1, width)))
+    box = Window(top, left, data.draw(st.integers(top + 1, height)),
+                 data.draw(st.integers(left + 1, width)))
     crop = crop_around(box, (height, width), 0.25)
-    for start, stop, a, b, limit in ((*crop[:2], *box[:2], height), (*crop[2:], *box[2:], width)):
+    for start, stop, a, b, limit in (
+            (*crop[::2], *box[::2], height), (*crop[1::2], *box[1::2], width)):
         margin = (b - a) * 0.125
         assert 0 <= start <= max(a - margin, 0) and limit >= stop >= min(b + margin, limit)
         assert (stop - start) % SIDE_MULTIPLE == 0 or stop - start == limit
@@ -120,15 +121,15 @@ def test_crops(height, width, data):
 
 def test_crops_of_equal_size_go_together_and_small_ones_are_enlarged():
     image = torch.randint(0, 256, (3, 600, 800), dtype=torch.uint8)
-    crops = [Window(0, 64, 0, 64), Window(100, 164, 50, 114), Window(0, 400, 0, 320),
-             Window(300, 364, 400, 464)]
+    crops = [Window(0, 0, 64, 64), Window(100, 50, 164, 114), Window(0, 0, 400, 320),
+             Window(300, 400, 364, 464)]
     jobs = [Job(i, crop, torch.full(crop.size, 0.1 * i)) for i, crop in enumerate(crops)]
     fake = Fake()
     found = {job.key: p for job, p in refine_crops(fake, image, iter(jobs))}
     assert sorted(fake.seen) == [(1, 400, 320), (3, LONG_SIDE, LONG_SIDE)]
     for job in jobs:
         torch.testing.assert_close(found[job.key], job.mask)
-    many = [Job(i, Window(0, 512, 0, 512), torch.zeros(512, 512)) for i in range(9)]
+    many = [Job(i, Window(0, 0, 512, 512), torch.zeros(512, 512)) for i in range(9)]
     fake = Fake()
     assert len(list(refine_crops(fake, image, iter(many)))) == 9
     assert [n for n, *_ in fake.seen] == [4, 4, 1]
@@ -145,7 +146,7 @@ def edge_of(values):
 def test_masks_of_enlarged_crops_stay_on_their_edges(edge):
     """To a tenth of a pixel, there and back, whatever side the crop has."""
     image, mask = torch.full((3, 60, 90), 20, dtype=torch.uint8), torch.zeros(60, 90)
-    crop = Window(7, 54, 11, 61)
+    crop = Window(7, 11, 54, 61)
     image[..., crop.left + edge:], mask[:, crop.left + edge:] = 220, 1
     seen = []
     fake = Fake(lambda images, masks: seen.append((images, masks)) or masks)
@@ -160,9 +161,9 @@ def test_masks_of_enlarged_crops_stay_on_their_edges(edge):
 
 def segmentor(policy=None, fake=None, classes=5):
     init_default_scope('mmseg')
-    base = segmentor_cfg(classes)
+    coarse = segmentor_cfg(classes)
     model = MODELS.build(dict(
-        type='mmsparse.RefinedSegmentor', base=base, class_policy=policy,
+        type='mmsparse.RefinedSegmentor', segmentor=coarse, class_policy=policy,
         refiner=dict(type='mmsparse.CRMRefiner', neck=dict(
             type='mmsparse.CRMFusionNeck', in_channels=(4, 16, 64)),
             backbone=dict(type='mmsparse.CRMResNet', base_channels=4, stem_channels=4),
@@ -174,8 +175,8 @@ def segmentor(policy=None, fake=None, classes=5):
 
 
 def with_scores(model, scores):
-    """Let the base give these logits."""
-    model.base.encode_decode = lambda inputs, metas: scores
+    """Let the segmentor give these logits."""
+    model.segmentor.encode_decode = lambda inputs, metas: scores
     return model
 
 
@@ -207,9 +208,9 @@ def test_the_coarse_map_is_mmsegs_own():
     for meta in ({}, dict(padding_size=[0, 3, 0, 2]), dict(flip=True, flip_direction='horizontal')):
         for aligned in (False, True):
             model = with_scores(segmentor(dict(min_area=10**6), Fake()), scores)
-            model.align_corners = model.base.align_corners = aligned
+            model.align_corners = model.segmentor.align_corners = aligned
             out, = model.predict(torch.zeros(1, 3, 72, 80), [sample(size, **meta)])
-            stock, = model.base.postprocess_result(scores, [sample(size, **meta)])
+            stock, = model.segmentor.postprocess_result(scores, [sample(size, **meta)])
             assert float((out.pred_sem_seg.data == stock.pred_sem_seg.data).float().mean()) > 0.9995
             assert not model.refiner.seen
 
@@ -235,9 +236,8 @@ def test_components_compete_and_unclaimed_pixels_stay():
     for kind in (0, 1, 2):
         p = torch.from_numpy(image[..., 0].astype(np.float32)) / 100
         p = p * (1 - 0.1 * (coarse[0] == kind))
-        t, b, left, right = crops[kind]
         inside = torch.zeros(160, 200, dtype=torch.bool)
-        inside[t:b, left:right] = True
+        crops[kind].of(inside)[:] = True
         higher = inside & (p > confidence)
         label[higher], confidence[higher] = kind, p[higher]
     assert not torch.equal(label, coarse[0])
@@ -295,13 +295,13 @@ def test_wrappers_are_not_trained():
 
 def test_checkpoints_of_both(tmp_path):
     a = segmentor()
-    torch.save(dict(state_dict=a.base.state_dict()), tmp_path / 'base.pth')
+    torch.save(dict(state_dict=a.segmentor.state_dict()), tmp_path / 'base.pth')
     torch.save(dict(state_dict=a.refiner.state_dict()), tmp_path / 'refiner.pth')
     torch.manual_seed(1)
     b = segmentor()
-    cfg = dict(base_checkpoint=str(tmp_path / 'base.pth'),
+    cfg = dict(segmentor_checkpoint=str(tmp_path / 'base.pth'),
                refiner_checkpoint=str(tmp_path / 'refiner.pth'))
-    b = RefinedSegmentor(base=segmentor_cfg(5), refiner=dict(
+    b = RefinedSegmentor(segmentor=segmentor_cfg(5), refiner=dict(
         type='mmsparse.CRMRefiner', neck=dict(
             type='mmsparse.CRMFusionNeck', in_channels=(4, 16, 64)),
         backbone=dict(type='mmsparse.CRMResNet', base_channels=4, stem_channels=4),
@@ -310,7 +310,7 @@ def test_checkpoints_of_both(tmp_path):
     for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
         assert torch.equal(x, y), name
     with pytest.raises(ValueError, match='refiner_checkpoint .*base.pth does not fit'):
-        RefinedSegmentor(base=segmentor_cfg(5), refiner=dict(
+        RefinedSegmentor(segmentor=segmentor_cfg(5), refiner=dict(
             type='mmsparse.CRMRefiner', neck=dict(
                 type='mmsparse.CRMFusionNeck', in_channels=(4, 16, 64)),
             backbone=dict(type='mmsparse.CRMResNet', base_channels=4, stem_channels=4),
@@ -331,7 +331,7 @@ def detector(fake):
     cfg.model.neck.in_channels = [8, 16, 32, 64]
     cfg.model.test_cfg.rcnn.score_thr = 0.0
     cfg.model.test_cfg.rcnn.max_per_img = 5
-    model = RefinedDetector(base=cfg.model, refiner=dict(
+    model = RefinedDetector(detector=cfg.model, refiner=dict(
         type='mmsparse.CRMRefiner', neck=dict(
             type='mmsparse.CRMFusionNeck', in_channels=(4, 16, 64)),
         backbone=dict(type='mmsparse.CRMResNet', base_channels=4, stem_channels=4),
@@ -350,7 +350,7 @@ def test_instances_keep_boxes_scores_and_labels():
     data = DetDataSample(metainfo=dict(ori_shape=(200, 260), ori_img=np.zeros((200, 260, 3),
                                                                              np.uint8)))
     data.pred_instances = found.clone()
-    model.base.predict = lambda *_, **__: [data]
+    model.detector.predict = lambda *_, **__: [data]
     out, = model.predict(None, [data])
     got = out.pred_instances
     assert torch.equal(got.coarse_masks, masks)
@@ -380,7 +380,7 @@ def test_a_detector_through_its_own_pipeline():
     found = out.pred_instances
     assert found.masks.shape == found.coarse_masks.shape == (len(found), 96, 128)
     assert found.masks.dtype == torch.bool and len(found) == 5
-    model.base.test_cfg.rcnn.score_thr = model.base.roi_head.test_cfg.score_thr = 2.0
+    model.detector.test_cfg.rcnn.score_thr = model.detector.roi_head.test_cfg.score_thr = 2.0
     with torch.no_grad():
         out, = model.test_step(dict(batch, data_samples=[data]))
     assert len(out.pred_instances) == 0
@@ -398,7 +398,8 @@ refiner = dict(
 """
 SCENES = THIN + """
 _base_ = 'mmsparse::sparserefine/fcn_hr16s_1xb2-400_scenes-512x1024.py'
-model = dict(_delete_=True, type='mmsparse.RefinedSegmentor', base=_base_.model, refiner=refiner)
+model = dict(
+    _delete_=True, type='mmsparse.RefinedSegmentor', segmentor=_base_.model, refiner=refiner)
 scenes = dict(size=(96, 192), length=2, pipeline=[
     dict(type='LoadImageFromFile'), dict(type='mmsparse.KeepOriginal'),
     dict(type='Resize', scale_factor=0.5), dict(type='LoadAnnotations'),
@@ -409,11 +410,11 @@ test_evaluator = [dict(type='IoUMetric', iou_metrics=['mIoU']),
 """
 BOXES = THIN + """
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py'
-base = _base_.model
-base.backbone.init_cfg = None
-base.roi_head.bbox_head.num_classes = base.roi_head.mask_head.num_classes = 1
-base.test_cfg.rcnn.update(score_thr=0.0, max_per_img=3)
-model = dict(_delete_=True, type='mmsparse.RefinedDetector', base=base, refiner=refiner)
+detector = _base_.model
+detector.backbone.init_cfg = None
+detector.roi_head.bbox_head.num_classes = detector.roi_head.mask_head.num_classes = 1
+detector.test_cfg.rcnn.update(score_thr=0.0, max_per_img=3)
+model = dict(_delete_=True, type='mmsparse.RefinedDetector', detector=detector, refiner=refiner)
 test_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False, dataset=dict(
     _delete_=True, type='CocoDataset', ann_file='boxes.json', data_prefix=dict(img=''),
     test_mode=True, metainfo=dict(classes=('box', )), pipeline=[

@@ -51,7 +51,7 @@ def test_ignore_index_of_a_segmentor(given, expected):
 
 def segmentor_of(policy=None, **settings):
     """A RefinedSegmentor of a segmentor with such a head; its refiner changes nothing."""
-    cfg = refined_cfg(base=head(segmentor_cfg(settings.get('num_classes', 5)), **settings),
+    cfg = refined_cfg(segmentor=head(segmentor_cfg(settings.get('num_classes', 5)), **settings),
                       class_policy=policy)
     model = MODELS.build(cfg).eval()
     model.refiner = Fake()
@@ -248,19 +248,19 @@ def test_sliding_windows_of_the_wrapped_model():
     meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
     cfg = segmentor_cfg(test_cfg=SLIDE)
     refined = segmentor_of()
-    refined.base = MODELS.build(cfg).eval()
-    expected = refined.base.slide_inference(image, [dict(meta)])
-    whole = refined.base.whole_inference(image, [dict(meta)])
+    refined.segmentor = MODELS.build(cfg).eval()
+    expected = refined.segmentor.slide_inference(image, [dict(meta)])
+    whole = refined.segmentor.whole_inference(image, [dict(meta)])
     assert not torch.allclose(expected, whole)
     given = dict(meta)
     assert torch.equal(refined.upsampled(image, given).full(), expected) and given == meta
 
     model = build_refine(segmentor=cfg, low_res_scale=1.0)
-    model.segmentor = refined.base
+    model.segmentor = refined.segmentor
     assert torch.equal(model.low_resolution(image).scores, expected)
 
     ensemble = MODELS.build(dict(type='mmsparse.SegEnsemble', segmentors=[cfg, cfg])).eval()
-    ensemble.segmentors[0] = ensemble.segmentors[1] = refined.base
+    ensemble.segmentors[0] = ensemble.segmentors[1] = refined.segmentor
     torch.testing.assert_close(ensemble.inference(image, [given]), expected.log_softmax(1))
     assert given == meta, 'the second member saw the size of a window'
 
@@ -268,10 +268,10 @@ def test_sliding_windows_of_the_wrapped_model():
 @pytest.mark.parametrize('settings', [dict(test_cfg=SLIDE), dict(train_cfg=dict(a=1))])
 def test_settings_that_a_wrapper_does_not_have_are_refused(settings):
     name, = settings
-    cfg = dict(base=segmentor_cfg(), refiner={}, **settings)
-    for wrapper in ('RefinedSegmentor', 'RefinedDetector'):
-        with pytest.raises(ValueError, match=f'{wrapper}.{name} must be None, got .*base'):
-            MODELS.build(dict(type=f'mmsparse.{wrapper}', **cfg))
+    for wrapper, part in (('RefinedSegmentor', 'segmentor'), ('RefinedDetector', 'detector')):
+        with pytest.raises(ValueError, match=f'{wrapper}.{name} must be None, got .*its own'):
+            MODELS.build({'type': f'mmsparse.{wrapper}', part: segmentor_cfg(), 'refiner': {},
+                          **settings})
     if name == 'train_cfg':
         with pytest.raises(ValueError, match='train_cfg has no keys'):
             build_refine(**settings)

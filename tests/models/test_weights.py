@@ -1,4 +1,6 @@
 """Checkpoints: the segmentor's, the whole model's, and those of something else."""
+from functools import partial
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -91,7 +93,7 @@ def refiner_cfg(width=4):
 
 
 def refined_cfg(**kwargs):
-    return dict(type='mmsparse.RefinedSegmentor', base=segmentor_cfg(), refiner=refiner_cfg(),
+    return dict(type='mmsparse.RefinedSegmentor', segmentor=segmentor_cfg(), refiner=refiner_cfg(),
                 **kwargs)
 
 
@@ -115,9 +117,9 @@ MISFITS = {
     'CRM, another width': (refiner_cfg(), refiner_cfg(8), r'of another shape \(backbone'),
     'CRM, a segmentor': (refiner_cfg(), segmentor_cfg(), r'missing \(.* unknown \('),
     'wrapper without refiner, a segmentor': (refined_cfg(), segmentor_cfg(),
-                                             r'missing \(base\..* unknown \(backbone'),
-    'wrapper, a refiner': (refined_cfg(), refiner_cfg(), r'missing \(base\.'),
-    'segmentor, a wrapper': (segmentor_cfg(), refined_cfg(), r'unknown \(base\.'),
+                                             r'missing \(segmentor\..* unknown \(backbone'),
+    'wrapper, a refiner': (refined_cfg(), refiner_cfg(), r'missing \(segmentor\.'),
+    'segmentor, a wrapper': (segmentor_cfg(), refined_cfg(), r'unknown \(segmentor\.'),
     'segmentor, other classes': (segmentor_cfg(), segmentor_cfg(3), 'decode_head.conv_seg.weight'),
     'segmentor, a deeper one': (
         segmentor_cfg(), segmentor_cfg(backbone=dict(
@@ -158,13 +160,13 @@ def test_auxiliary_heads_may_differ(tmp_path):
 @pytest.mark.parametrize('load', [load_weights, load_checkpoint], ids=['ours', "mmengine's"])
 def test_a_wrapper_takes_the_segmentors_own_checkpoint(tmp_path, load, mmengine_allowed):
     """Beside the refiner's, as its docstring says; a checkpoint of both replaces both."""
-    base = save(segmentor_cfg(), tmp_path / 'base.pth', seed=1).state_dict()
+    alone = save(segmentor_cfg(), tmp_path / 'alone.pth', seed=1).state_dict()
     refiner = save(refiner_cfg(), tmp_path / 'refiner.pth', seed=2).state_dict()
     cfg = refined_cfg(refiner_checkpoint=str(tmp_path / 'refiner.pth'))
     torch.manual_seed(3)
     model = MODELS.build(cfg)
-    load(model, str(tmp_path / 'base.pth'))
-    for part, weights in ((model.base, base), (model.refiner, refiner)):
+    load(model, str(tmp_path / 'alone.pth'))
+    for part, weights in ((model.segmentor, alone), (model.refiner, refiner)):
         assert all(torch.equal(value, weights[key]) for key, value in part.state_dict().items())
     both = save(refined_cfg(), tmp_path / 'both.pth', seed=4).state_dict()
     load(model, str(tmp_path / 'both.pth'))
@@ -173,14 +175,13 @@ def test_a_wrapper_takes_the_segmentors_own_checkpoint(tmp_path, load, mmengine_
 
 def test_a_detectors_own_checkpoint(tmp_path):
     """The other wrapper; its detector stands for any."""
-    from mmsparse.models.crm.wrappers import load_base_alone
+    from mmsparse.models.crm.wrappers import load_model_alone
     wrapper = torch.nn.Module()
-    wrapper.base, wrapper.refiner = torch.nn.Linear(1, 1), torch.nn.Linear(2, 2)
-    wrapper.refiner_checkpoint = 'refiner.pth'
-    wrapper.register_load_state_dict_pre_hook(load_base_alone)
+    wrapper.detector, wrapper.refiner = torch.nn.Linear(1, 1), torch.nn.Linear(2, 2)
+    wrapper.register_load_state_dict_pre_hook(partial(load_model_alone, 'detector'))
     own = {f'refiner.{k}': v.clone() for k, v in wrapper.refiner.state_dict().items()}
     alone = torch.nn.Linear(1, 1).state_dict()
     wrapper.load_state_dict(alone)
     found = wrapper.state_dict()
-    assert all(torch.equal(found[f'base.{k}'], v) for k, v in alone.items())
+    assert all(torch.equal(found[f'detector.{k}'], v) for k, v in alone.items())
     assert all(torch.equal(found[k], v) for k, v in own.items())

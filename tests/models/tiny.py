@@ -41,7 +41,7 @@ def refine_cfg(num_classes=5, alpha=1.1, **kwargs):
 
 def refined_cfg(num_classes=5, **kwargs):
     return dict(
-        type='mmsparse.RefinedSegmentor', base=segmentor_cfg(num_classes),
+        type='mmsparse.RefinedSegmentor', segmentor=segmentor_cfg(num_classes),
         refiner=dict(
             type='mmsparse.CRMRefiner',
             neck=dict(type='mmsparse.CRMFusionNeck', in_channels=(4, 16, 64)),

@@ -67,7 +67,7 @@ class KeepLowRes(BaseTransform):
     def __init__(self, *, scale: tuple[int, int]) -> None:
         if len(scale) != 2 or min(scale) < 1:
             raise ValueError(f'KeepLowRes.scale must be (w, h) in pixels, got {scale!r}')
-        self.scale = tuple(scale)
+        self.scale = scale[0], scale[1]
 
     def transform(self, results: dict) -> dict:
         """Add ``low_res_img`` (float32 ``[h, w, 3]``) and the field ``low_res_index``."""

@@ -286,7 +286,7 @@ class PerturbMaskBoundary(BaseTransform):
                              f'{iou_range!r}')
         if not 0 <= cut < 255:
             raise ValueError(f'PerturbMaskBoundary.cut must be from 0 to 254, got {cut!r}')
-        self.iou_range = tuple(iou_range)
+        self.iou_range = iou_range[0], iou_range[1]
         self.cut = cut
 
     def transform(self, results: dict) -> dict:

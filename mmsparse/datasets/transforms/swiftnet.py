@@ -47,7 +47,7 @@ class RandomSquareCropAndScale(BaseTransform):
             raise ValueError('RandomSquareCropAndScale needs size >= 1 and 0 < low <= high in '
                              f'ratio_range, got {size!r} and {ratio_range!r}')
         self.size = size
-        self.ratio_range = tuple(ratio_range)
+        self.ratio_range = ratio_range[0], ratio_range[1]
         self.pad_val = tuple(pad_val)
         self.seg_pad_val = seg_pad_val
 

@@ -1,12 +1,4 @@
 """CRM (CVPR 2022): continuous refinement of any mask at any resolution."""
 from mmsparse.lazy import attach
 
-__getattr__, __dir__, __all__ = attach(__name__, {
-    'backbone': ('CRMMobileNetV2', 'CRMResNet'),
-    'detector': ('RefinedDetector',),
-    'head': ('ImplicitPointHead',),
-    'losses': ('SobelLoss',),
-    'neck': ('CRMFusionNeck',),
-    'refiner': ('CRMRefiner', 'Refinement'),
-    'segmentor': ('RefinedSegmentor',),
-})
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

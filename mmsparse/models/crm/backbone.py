@@ -6,15 +6,17 @@ and its released model. Letters: ``B`` masks, ``H, W`` size of the encoder's inp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
 from mmseg.models.backbones import MobileNetV2, ResNet
 from torch import Tensor
 
 from mmsparse.registry import MODELS
 
 
-class MaskInput:
+class MaskInput(BaseModule):
     """Loads weights of a network for images into one that reads a mask as its fourth channel.
 
     The mask's weights start at 0, so that training begins with a network that ignores the mask.
@@ -25,10 +27,10 @@ class MaskInput:
 
     FIRST: str
 
-    def _extend_input(self, state_dict: dict, prefix: str, *_) -> None:
+    def _extend_input(self, state_dict: dict, prefix: str, *_: Any) -> None:
         """State-dict hook: give the first convolution a fourth input channel of zeros."""
         key = f'{prefix}{self.FIRST}.weight'
-        weight, parameter = state_dict.get(key), self.get_submodule(self.FIRST).weight
+        weight, parameter = state_dict.get(key), self.get_parameter(f'{self.FIRST}.weight')
         if weight is not None and weight.shape[1] < parameter.shape[1]:
             extended = parameter.new_zeros(parameter.shape)
             extended[:, :weight.shape[1]] = weight
@@ -57,7 +59,7 @@ class CRMResNet(MaskInput, ResNet):
                  in_channels: int = 4,
                  strides: Sequence[int] = (1, 2, 1),
                  dilations: Sequence[int] = (1, 1, 2),
-                 **kwargs) -> None:
+                 **kwargs: Any) -> None:
         super().__init__(
             depth, in_channels=in_channels, num_stages=3, strides=strides, dilations=dilations,
             out_indices=(0, 1, 2), contract_dilation=True, **kwargs)
@@ -102,9 +104,10 @@ class CRMMobileNetV2(MaskInput, MobileNetV2):
     """
 
     FIRST = 'conv1.conv'
+    conv1: ConvModule
     stage_strides = (2, 4, 8, 8)
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 2, 2),
                          out_indices=(0, 1, 2, 4), **kwargs)
         self.conv1 = ConvModule(4, self.conv1.out_channels, 3, stride=2, padding=1,

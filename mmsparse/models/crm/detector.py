@@ -15,6 +15,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor
 
 from mmsparse.registry import MODELS
+from mmsparse.sizes import size_of
 
 from .objects import Job, box_of, crop_around, refine_crops
 from .wrappers import (
@@ -35,18 +36,19 @@ class RefinedDetector(BaseDetector):
     :class:`~mmsparse.models.crm.RefinedSegmentor`.
 
     Args:
-        base: config of the detector.
+        detector: its config.
         refiner: config of a :class:`CRMRefiner`.
-        base_checkpoint, refiner_checkpoint: as for :class:`~mmsparse.models.crm.RefinedSegmentor`.
+        detector_checkpoint, refiner_checkpoint: as ``segmentor_checkpoint`` and the other of
+            :class:`~mmsparse.models.crm.RefinedSegmentor`.
         expand: by which share of its sides an instance's crop grows.
         min_area: masks of at most this many pixels are not refined.
     """
 
     def __init__(self,
                  *,
-                 base: dict,
+                 detector: dict,
                  refiner: dict,
-                 base_checkpoint: str | None = None,
+                 detector_checkpoint: str | None = None,
                  refiner_checkpoint: str | None = None,
                  expand: float = EXPAND,
                  min_area: int = MIN_AREA,
@@ -54,13 +56,13 @@ class RefinedDetector(BaseDetector):
                  train_cfg: None = None,
                  test_cfg: None = None,
                  init_cfg: dict | None = None) -> None:
-        base = ConfigDict(base)
-        preprocessor = base.pop('data_preprocessor', None)
+        detector = ConfigDict(detector)
+        preprocessor = detector.pop('data_preprocessor', None)
         super().__init__(data_preprocessor=data_preprocessor or preprocessor, init_cfg=init_cfg)
         refuse_settings(type(self).__name__, train_cfg=train_cfg, test_cfg=test_cfg)
         check_objects(type(self).__name__, expand, min_area)
-        join_parts(self, MMDET_MODELS.build(base), refiner, base_checkpoint=base_checkpoint,
-                   refiner_checkpoint=refiner_checkpoint)
+        join_parts(self, 'detector', MMDET_MODELS.build(detector), refiner,
+                   checkpoint=detector_checkpoint, refiner_checkpoint=refiner_checkpoint)
         self.expand = expand
         self.min_area = min_area
 
@@ -73,14 +75,15 @@ class RefinedDetector(BaseDetector):
         """
         if not rescale:
             raise ValueError('masks are refined on the original image: rescale must be True')
-        samples = self.base.predict(batch_inputs, batch_data_samples, rescale=True)
+        samples = self.detector.predict(batch_inputs, batch_data_samples, rescale=True)
         for sample in samples:
-            found = sample.pred_instances
-            if 'masks' not in found:
-                raise ValueError(f'{type(self.base).__name__} gives no masks to refine')
-            found.coarse_masks = found.masks
-            if len(found):
-                found.masks = self.refine_masks(original_image(sample.metainfo), found.masks)
+            detections = sample.pred_instances
+            if 'masks' not in detections:
+                raise ValueError(f'{type(self.detector).__name__} gives no masks to refine')
+            detections.coarse_masks = detections.masks
+            if len(detections):
+                detections.masks = self.refine_masks(
+                    original_image(sample.metainfo), detections.masks)
         return samples
 
     def refine_masks(self, image: Tensor, masks: Tensor) -> Tensor:
@@ -96,7 +99,7 @@ class RefinedDetector(BaseDetector):
         def jobs() -> Iterator[Job]:
             for key in np.flatnonzero(areas > self.min_area).tolist():
                 box = box_of(rows[key], columns[key])
-                crop = crop_around(box, tuple(masks.shape[1:]), self.expand)
+                crop = crop_around(box, size_of(masks), self.expand)
                 yield Job(key, crop, crop.of(masks[key]).float())
 
         refined = masks.clone()
@@ -107,11 +110,11 @@ class RefinedDetector(BaseDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """The detector's features."""
-        return self.base.extract_feat(batch_inputs)
+        return self.detector.extract_feat(batch_inputs)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample] | None = None
                  ) -> tuple:
-        return self.base(batch_inputs, batch_data_samples, mode='tensor')
+        return self.detector(batch_inputs, batch_data_samples, mode='tensor')
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict:
         """Not defined: detector and refiner are trained apart."""

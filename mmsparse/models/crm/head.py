@@ -15,8 +15,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
+from mmsparse.sparse.bilinear import cells_around_pixels
 
-from .sampling import AxisCells, Window, cells_around
+from .sampling import Window
 
 
 def pixel_centers(pixels: int, device: torch.device) -> Tensor:
@@ -25,23 +26,6 @@ def pixel_centers(pixels: int, device: torch.device) -> Tensor:
     Example: 4 pixels lie at -0.75, -0.25, 0.25 and 0.75.
     """
     return (2 * torch.arange(pixels, device=device, dtype=torch.float32) + 1) / pixels - 1
-
-
-def cells_around_pixels(pixels: int, cells: int, device: torch.device) -> AxisCells:
-    """The feature cells around the center of every target pixel of one axis.
-
-    Args:
-        pixels: of the target axis, ``T``.
-        cells: of the same axis of the feature map.
-        device: of the result.
-
-    Returns:
-        Offsets count a cell as 1 and are between -1 and 1, also at the edges, where both cells are
-        the last one.
-    """
-    position = (torch.arange(pixels, device=device, dtype=torch.float64) + 0.5) * (
-        cells / pixels) - 0.5
-    return cells_around(position, cells)
 
 
 class Axis(NamedTuple):
@@ -102,9 +86,10 @@ class ImplicitPointHead(BaseModule):
         Returns:
             ``[B, H, W, D]``.
         """
-        weight = self.layers[0].weight[:, :self.in_channels]
+        weight, _ = self.layers[0].parameters()
         # as a convolution it takes the features as they lie in memory
-        projected = nn.functional.conv2d(features, weight[:, :, None, None].to(features.dtype))
+        projected = nn.functional.conv2d(
+            features, weight[:, :self.in_channels, None, None].to(features.dtype))
         return projected.permute(0, 2, 3, 1)
 
     def axes(self, target: tuple[int, int], size: tuple[int, int]) -> tuple[Axis, Axis]:
@@ -121,21 +106,22 @@ class ImplicitPointHead(BaseModule):
         Returns:
             Rows and columns.
         """
-        device = self.layers[0].weight.device
-        axes = []
+        weight, bias = self.layers[0].parameters()
+        device, axes = weight.device, []
         with torch.autocast(device.type, enabled=False):
-            weight = self.layers[0].weight[:, self.in_channels:].float().T  # [6, D]
+            of_place = weight[:, self.in_channels:].float().T  # [6, D]
             for i, (pixels, cells) in enumerate(zip(target, size, strict=True)):
-                around = cells_around_pixels(pixels, cells, device)
+                around = cells_around_pixels(range(pixels), pixels, cells, device=device)
                 offset = (2 * around.offset).float()
                 # rows of the weight: offset y, x; position y, x; pixel size y, x
-                hidden = (offset[..., None] * weight[i]
-                          + pixel_centers(pixels, device)[:, None, None] * weight[2 + i]
-                          + 2 * cells / pixels * weight[4 + i])  # [T, 2, D]
+                hidden = (offset[..., None] * of_place[i]
+                          + pixel_centers(pixels, device)[:, None, None] * of_place[2 + i]
+                          + 2 * cells / pixels * of_place[4 + i])  # [T, 2, D]
                 if i == 0:  # the bias is added once, with the rows
-                    hidden = hidden + self.layers[0].bias.float()
+                    hidden = hidden + bias.float()
                 axes.append(Axis(around.cells, offset, hidden))
-        return tuple(axes)
+        rows, columns = axes
+        return rows, columns
 
     def forward(self, projected: Tensor, queries: Tensor, axes: tuple[Axis, Axis],
                 window: Window | None = None) -> Tensor:

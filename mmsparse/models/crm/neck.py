@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
+from mmsparse.sizes import size_of
 
 from .sampling import Window, resize_aligned, source_window, whole
 
@@ -90,11 +91,9 @@ class CRMFusionNeck(BaseModule):
             ``[B, channels, *window.size]``.
         """
         stages = [stages[i] for i in self.stages]
-        if sizes is None:
-            sizes = [tuple(x.shape[2:]) for x in stages]
-            windows = [whole(size) for size in sizes]
-        else:
-            sizes, windows = [sizes[i] for i in self.stages], [windows[i] for i in self.stages]
+        sizes = [size_of(x) for x in stages] if sizes is None else [sizes[i] for i in self.stages]
+        windows = [whole(size) for size in sizes] if windows is None else [
+            windows[i] for i in self.stages]
         size = sizes[self.out_level]
         window = whole(size) if window is None else window
         # one cell more for the 3x3 convolution; at the image's frame it pads with zeros

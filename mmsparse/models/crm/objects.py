@@ -15,10 +15,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mmsparse.sizes import size_of
+
 from .refiner import CRMRefiner
-from .sampling import Window
+from .sampling import Window, scaled
 
 # Dilation by it joins the parts of an object that lie close to each other. The protocol's radius is
 # 5 as well, but its kernel has an even width, which would move the parts by a pixel.
@@ -46,15 +49,15 @@ class Object(NamedTuple):
     mask: np.ndarray
 
 
-def box_of(rows: np.ndarray, columns: np.ndarray) -> Window:
+def box_of(rows: ArrayLike, columns: ArrayLike) -> Window:
     """The smallest window that holds an object.
 
     Args:
         rows: bool ``[H]``, which rows the object touches, at least one.
         columns: bool ``[W]``, which columns.
     """
-    rows, columns = np.flatnonzero(rows), np.flatnonzero(columns)
-    return Window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+    y, x = np.flatnonzero(rows), np.flatnonzero(columns)
+    return Window(int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
 
 
 def objects_of(classes: np.ndarray, min_area: int = 1024) -> Iterator[Object]:
@@ -67,24 +70,22 @@ def objects_of(classes: np.ndarray, min_area: int = 1024) -> Iterator[Object]:
     labels, areas = np.unique(classes, return_counts=True)
     for label in labels[areas > min_area].tolist():
         of_class = classes == label
-        area = box_of(of_class.any(1), of_class.any(0)).grown(len(DISC), classes.shape)
+        area = box_of(of_class.any(1), of_class.any(0)).grown(len(DISC), size_of(classes))
         mask = area.of(of_class)
         _, parts, stats, _ = cv2.connectedComponentsWithStats(
             cv2.dilate(mask.astype(np.uint8), DISC), connectivity=8)
         for number, (left, top, width, height, _) in enumerate(stats[1:].tolist(), 1):
             # with a margin: erosion takes what lies beyond the array's border for foreground, and
             # would not erode an object that touches it
-            region = Window(top, top + height, left, left + width).grown(len(DISC), mask.shape)
-            part = (region.of(parts) == number).astype(np.uint8)
-            part = cv2.erode(part, DISC).astype(bool)
+            region = Window(top, left, top + height, left + width).grown(len(DISC), size_of(mask))
+            part = cv2.erode((region.of(parts) == number).astype(np.uint8), DISC).astype(bool)
             if part.sum() <= min_area:
                 continue
             part &= region.of(mask)
             if not part.any():
                 continue
             tight = box_of(part.any(1), part.any(0))
-            box = Window(*(n + start for n, start in zip(
-                tight, (area.top + region.top,) * 2 + (area.left + region.left,) * 2, strict=True)))
+            box = tight.moved(area.top + region.top, area.left + region.left)
             yield Object(label, box, tight.of(part))
 
 
@@ -98,14 +99,15 @@ def crop_around(box: Window, size: tuple[int, int], expand: float) -> Window:
             pixels gains 10 at either end. Sides are then rounded up to a multiple of
             ``SIDE_MULTIPLE``, as far as the image allows.
     """
-    sides = []
-    for start, stop, limit in ((*box[:2], size[0]), (*box[2:], size[1])):
+    ends = []
+    for start, stop, limit in ((box.top, box.bottom, size[0]), (box.left, box.right, size[1])):
         margin = (stop - start) * expand / 2
         start, stop = max(int(start - margin), 0), min(math.ceil(stop + margin), limit)
         length = min(-(-(stop - start) // SIDE_MULTIPLE) * SIDE_MULTIPLE, limit)
         start = min(max(start - (length - (stop - start)) // 2, 0), limit - length)
-        sides += [start, start + length]
-    return Window(*sides)
+        ends.append((start, start + length))
+    (top, bottom), (left, right) = ends
+    return Window(top, left, bottom, right)
 
 
 class Job(NamedTuple):
@@ -156,7 +158,7 @@ def refine_batch(refiner: CRMRefiner, image: Tensor, jobs: list[Job]
     masks = torch.stack([job.mask for job in jobs])
     scale = LONG_SIDE / max(size)
     if scale > 1:
-        larger = tuple(max(round(n * scale), 1) for n in size)
+        larger = scaled(size, scale)
         images = F.interpolate(images.float(), larger, mode='bilinear')
         if image.dtype == torch.uint8:
             images = images.round().to(torch.uint8)

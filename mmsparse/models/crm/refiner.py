@@ -22,10 +22,11 @@ from torch import Tensor
 from mmsparse.memory import trim_heap
 from mmsparse.preprocessing import prepare
 from mmsparse.registry import MODELS
+from mmsparse.sizes import size_of
 from mmsparse.sparse import UpsampledLogits, dilate, label_boundary
 
 from .losses import SobelLoss
-from .sampling import Window, resize_aligned, whole
+from .sampling import Window, resize_aligned, scaled, whole
 from .tiling import QUERY_BYTES, SELECTOR_BYTES, Tile, plan_tiles
 
 LOSSES = dict(bce=1.0, l1=0.5, l2=0.5, sobel=2.0)
@@ -156,9 +157,9 @@ class CRMRefiner(BaseModel):
         self.neck = MODELS.build(neck)
         self.head = MODELS.build(head)
         self.loss_weights = LOSSES | dict(loss_weights or {})
-        if self.loss_weights.keys() != LOSSES.keys():
+        if unknown := self.loss_weights.keys() - LOSSES.keys():
             raise ValueError(f'CRMRefiner.loss_weights has the keys {list(LOSSES)}, got '
-                             f'{list(loss_weights)}')
+                             f'{sorted(unknown)}')
         self.sobel = SobelLoss()
         self.train_scales = tuple((train_cfg or dict(scales=(1.0,)))['scales'])
         self.test_cfg = self._check_test_cfg(test_cfg)
@@ -187,7 +188,7 @@ class CRMRefiner(BaseModel):
 
     # ---- training -----------------------------------------------------------------------------
 
-    def forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None,
+    def forward(self, inputs: Tensor, data_samples: list[SegDataSample],
                 mode: str = 'tensor') -> Tensor | list[SegDataSample] | dict[str, Tensor]:
         """Called by mmengine: one of :meth:`loss`, :meth:`predict` and :meth:`logits`.
 
@@ -220,12 +221,12 @@ class CRMRefiner(BaseModel):
         Returns:
             ``[B, 1, H, W]``.
         """
-        size = tuple(images.shape[2:])
-        small = tuple(max(round(n * scale), 1) for n in size)
+        size = size_of(images)
+        small = scaled(size, scale)
         inputs = resize_aligned(torch.cat([images, 2 * masks - 1], 1), small, whole(small))
         features = self.neck(self.backbone(inputs))
         queries = all_pixels(len(images), whole(size), images.device)
-        axes = self.head.axes(size, tuple(features.shape[2:]))
+        axes = self.head.axes(size, size_of(features))
         return self.head(self.head.project(features), queries, axes).view(-1, 1, *size)
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
@@ -290,17 +291,17 @@ class CRMRefiner(BaseModel):
                              f'{float(masks.min()):g} to {float(masks.max()):g}')
         cfg, coarse = self.test_cfg, masks.float()
         large = (coarse > 0.5).flatten(1).sum(1) >= cfg.min_area
+        queried: list[float] = []
         if not large.all():
-            mask, queried, changed = coarse.clone(), [], torch.zeros_like(coarse[:, 0, 0])
+            mask, changed = coarse.clone(), torch.zeros_like(coarse[:, 0, 0])
             if large.any():
                 mask[large], queried, changed[large] = self.refine(images[large], masks[large])
             return Refinement(mask, queried, changed)
         images, p = reflect(images, cfg.pad), reflect(coarse, cfg.pad)
-        full = tuple(p.shape[1:])
-        sizes = [tuple(max(round(n * scale), 1) for n in full) for scale in cfg.scales]
+        full = size_of(p)
+        sizes = [scaled(full, scale) for scale in cfg.scales]
         if cfg.max_bytes is not None:
             self.tiles(images, p, sizes[-1])  # an error comes now, not after the smaller scales
-        queried = []
         for scale, size in zip(cfg.scales, sizes, strict=True):
             if max(size) < cfg.min_long_side and scale != cfg.scales[-1]:
                 continue
@@ -341,7 +342,7 @@ class CRMRefiner(BaseModel):
         Returns:
             The next mask ``[B, T, U]``, and the share of its pixels that were answered.
         """
-        full, total = tuple(p.shape[1:]), 0
+        full, total = size_of(p), 0
         result = torch.empty_like(p) if selected is None else p.clone()
         tiles = self.tiles(images, p, size, selected)
         axes = self.head.axes(full, self.stage_sizes(size)[self._level()])
@@ -367,7 +368,7 @@ class CRMRefiner(BaseModel):
         Raises:
             ValueError: ``max_bytes`` is too little even for the smallest tiles.
         """
-        level, full = self._level(), tuple(p.shape[1:])
+        level, full = self._level(), size_of(p)
         bound = self._bytes_for_tiles(images, p)
         tiles, need = plan_tiles(
             size, full, self.stage_sizes(size)[level], self.backbone.stage_strides[level],

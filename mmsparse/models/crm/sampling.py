@@ -1,24 +1,32 @@
 """Bilinear resizing of a part of a map, by coordinates of the whole map.
 
 A tile that is resized by its own coordinates would not fit its neighbor: an end of it would count
-as an end of the image. Letters: ``B`` images, ``C`` channels, ``H, W`` size of a map, ``T`` target
-positions on an axis.
+as an end of the image. Letters: ``B`` images, ``C`` channels, ``H, W`` size of a map.
 """
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmsparse.sizes import size_of
+from mmsparse.sparse.bilinear import AxisCells, cells_around_pixels
+
+Map = TypeVar('Map', Tensor, np.ndarray)
+
 
 class Window(NamedTuple):
-    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right`` of a grid, ends excluded."""
+    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right`` of a grid, ends excluded.
+
+    In the order of :meth:`mmsparse.sparse.SparseMap.crop`.
+    """
 
     top: int
-    bottom: int
     left: int
+    bottom: int
     right: int
 
     @property
@@ -28,73 +36,48 @@ class Window(NamedTuple):
 
     def grown(self, margin: int, size: tuple[int, int]) -> Window:
         """With a margin on every side, as far as a grid of ``size = (H, W)`` reaches."""
-        return Window(max(self.top - margin, 0), min(self.bottom + margin, size[0]),
-                      max(self.left - margin, 0), min(self.right + margin, size[1]))
+        return Window(max(self.top - margin, 0), max(self.left - margin, 0),
+                      min(self.bottom + margin, size[0]), min(self.right + margin, size[1]))
 
     def coarser(self, stride: int) -> Window:
         """The cells of ``stride`` pixels that it covers; ``top`` and ``left`` are multiples of it.
 
         Example: rows 64 to 130 are cells 8 to 17 at stride 8.
         """
-        return Window(self.top // stride, -(-self.bottom // stride),
-                      self.left // stride, -(-self.right // stride))
+        return Window(self.top // stride, self.left // stride,
+                      -(-self.bottom // stride), -(-self.right // stride))
+
+    def moved(self, down: int, right: int) -> Window:
+        """A window of the same size elsewhere."""
+        return Window(self.top + down, self.left + right, self.bottom + down, self.right + right)
 
     def relative_to(self, other: Window) -> Window:
         """The same pixels, counted from the top left corner of ``other``."""
-        return Window(self.top - other.top, self.bottom - other.top,
-                      self.left - other.left, self.right - other.left)
+        return self.moved(-other.top, -other.left)
 
-    def of(self, x: Tensor) -> Tensor:
+    def of(self, x: Map) -> Map:
         """This part of ``[..., H, W]``, a view."""
         return x[..., self.top:self.bottom, self.left:self.right]
 
 
 def whole(size: tuple[int, int]) -> Window:
     """The window that holds all of a grid of ``(H, W)``."""
-    return Window(0, size[0], 0, size[1])
+    return Window(0, 0, *size)
 
 
-class AxisCells(NamedTuple):
-    """The two cells around each position on an axis, as bilinear interpolation reads them.
-
-    Attributes:
-        cells: int64 ``[T, 2]``, the cell before and the cell after; one beyond an end is moved to
-            the last cell there.
-        offset: float64 ``[T, 2]``, position minus cell, in cells.
-    """
-
-    cells: Tensor
-    offset: Tensor
+def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """``(H, W)`` times ``scale``, rounded, 1 at least."""
+    height, width = (max(round(n * scale), 1) for n in size)
+    return height, width
 
 
-def cells_around(position: Tensor, size: int) -> AxisCells:
-    """Find the cells around positions on an axis; a cell lies at its number.
-
-    Example: on an axis of 10, position 2.25 has the cells 2 and 3 at offsets 0.25 and -0.75, and
-    position -0.5 has the cell 0 twice, at -0.5.
-
-    Args:
-        position: float64 ``[T]``, in cells.
-        size: number of cells of the axis.
-    """
-    cells = position.floor().long()[:, None] + torch.tensor([0, 1], device=position.device)
-    cells = cells.clamp_(0, size - 1)
-    return AxisCells(cells, position[:, None] - cells)
-
-
-def aligned_cells(start: int, stop: int, size: int, source: int) -> AxisCells:
-    """Source cells of some target pixels with aligned corners: end pixels lie on end cells.
-
-    Args:
-        start, stop: the target pixels, ``T = stop - start``.
-        size: target pixels of the whole axis.
-        source: source cells of the whole axis.
-
-    Returns:
-        On the CPU. The offset from the first cell is the weight of the second.
-    """
-    scale = (source - 1) / (size - 1) if size > 1 else 0.0
-    return cells_around(torch.arange(start, stop, dtype=torch.float64) * scale, source)
+def window_cells(window: Window, size: tuple[int, int], source_size: tuple[int, int]
+                 ) -> tuple[AxisCells, AxisCells]:
+    """What the rows and the columns of :func:`resize_aligned` read; arguments as there."""
+    return (cells_around_pixels(range(window.top, window.bottom), size[0], source_size[0],
+                                align_corners=True),
+            cells_around_pixels(range(window.left, window.right), size[1], source_size[1],
+                                align_corners=True))
 
 
 def source_window(window: Window, size: tuple[int, int], source_size: tuple[int, int]) -> Window:
@@ -107,10 +90,9 @@ def source_window(window: Window, size: tuple[int, int], source_size: tuple[int,
     """
     if source_size == size:
         return window
-    rows = aligned_cells(window.top, window.bottom, size[0], source_size[0]).cells
-    columns = aligned_cells(window.left, window.right, size[1], source_size[1]).cells
-    return Window(int(rows[0, 0]), int(rows[-1, 1]) + 1,
-                  int(columns[0, 0]), int(columns[-1, 1]) + 1)
+    (rows, _), (columns, _) = window_cells(window, size, source_size)
+    return Window(int(rows[0, 0]), int(columns[0, 0]),
+                  int(rows[-1, 1]) + 1, int(columns[-1, 1]) + 1)
 
 
 def resize_aligned(x: Tensor, size: tuple[int, int], window: Window, *,
@@ -129,15 +111,14 @@ def resize_aligned(x: Tensor, size: tuple[int, int], window: Window, *,
     Returns:
         ``[B, C, *window.size]``, of the dtype of ``x`` if that is a float, else float32.
     """
-    source_size = tuple(x.shape[-2:]) if source_size is None else source_size
+    source_size = size_of(x) if source_size is None else source_size
     x_window = whole(source_size) if x_window is None else x_window
     dtype = x.dtype if x.dtype.is_floating_point else torch.float32
     if source_size == size:
         return window.relative_to(x_window).of(x).to(dtype)
     if window == whole(size) and x_window == whole(source_size) and x.dtype == dtype:
         return F.interpolate(x, size, mode='bilinear', align_corners=True)
-    rows = aligned_cells(window.top, window.bottom, size[0], source_size[0])
-    columns = aligned_cells(window.left, window.right, size[1], source_size[1])
+    rows, columns = window_cells(window, size, source_size)
     first, last = int(columns.cells[0, 0]), int(columns.cells[-1, 1])
     x = x[..., first - x_window.left:last + 1 - x_window.left]  # only the columns that are read
     top, bottom = (rows.cells - x_window.top).to(x.device).unbind(1)

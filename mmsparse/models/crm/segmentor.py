@@ -23,6 +23,7 @@ from mmsparse.hosts import (
     warn_of_probabilities,
 )
 from mmsparse.registry import MODELS
+from mmsparse.sizes import size_of
 from mmsparse.sparse import UpsampledLogits
 
 from .objects import Job, crop_around, object_jobs, objects_of, refine_crops
@@ -42,19 +43,19 @@ MODES = ('component', 'prob')
 
 def check_policy(name: str, policy: dict | None, num_classes: int) -> ConfigDict:
     """Defaults and checks of ``class_policy``."""
-    policy = ConfigDict(POLICY | dict(policy or {}))
-    if policy.mode not in MODES or set(policy) != set(POLICY):
+    cfg = ConfigDict(POLICY | dict(policy or {}))
+    if cfg.mode not in MODES or set(cfg) != set(POLICY):
         raise ValueError(f'{name}.class_policy has the keys {sorted(POLICY)} and a mode of '
-                         f'{MODES}, got {dict(policy)}')
-    check_objects(f'{name}.class_policy', policy.expand, policy.min_area)
-    unknown = [kind for kind in policy.stuff_classes if kind not in range(num_classes)]
+                         f'{MODES}, got {dict(cfg)}')
+    check_objects(f'{name}.class_policy', cfg.expand, cfg.min_area)
+    unknown = [cls for cls in cfg.stuff_classes if cls not in range(num_classes)]
     if unknown:
         raise ValueError(f"{name}.class_policy.stuff_classes must be numbers of the segmentor's "
                          f'{num_classes} classes, got {unknown}')
-    if not 0 <= policy.stuff_scale <= 1:
+    if not 0 <= cfg.stuff_scale <= 1:
         raise ValueError(f'{name}.class_policy.stuff_scale must be in [0, 1], got '
-                         f'{policy.stuff_scale}')
-    return policy
+                         f'{cfg.stuff_scale}')
+    return cfg
 
 
 @MODELS.register_module()
@@ -66,7 +67,7 @@ class RefinedSegmentor(BaseSegmentor):
         model = dict(
             _delete_=True,
             type='mmsparse.RefinedSegmentor',
-            base={{_base_.model}},
+            segmentor={{_base_.model}},
             refiner=dict(type='mmsparse.CRMRefiner', ...))
 
     Objects are found class by class and refined in crops of their own; the results meet in one map
@@ -78,10 +79,10 @@ class RefinedSegmentor(BaseSegmentor):
     t)`` to its logits, so that the rules below, which compare probabilities, hold for it.
 
     Args:
-        base: config of the segmentor; auxiliary heads are left out.
+        segmentor: its config; auxiliary heads are left out.
         refiner: config of a :class:`CRMRefiner`.
-        base_checkpoint, refiner_checkpoint: weights of either, loaded at construction; all of them
-            have to fit. With ``refiner_checkpoint`` alone, what is loaded later (by
+        segmentor_checkpoint, refiner_checkpoint: weights of either, loaded at construction; all of
+            them have to fit. With ``refiner_checkpoint`` alone, what is loaded later (by
             ``init_model``, a test tool) may be the segmentor's own checkpoint instead of the whole
             model's.
         class_policy: how classes and objects meet:
@@ -103,9 +104,9 @@ class RefinedSegmentor(BaseSegmentor):
 
     def __init__(self,
                  *,
-                 base: dict,
+                 segmentor: dict,
                  refiner: dict,
-                 base_checkpoint: str | None = None,
+                 segmentor_checkpoint: str | None = None,
                  refiner_checkpoint: str | None = None,
                  class_policy: dict | None = None,
                  probabilities: bool | None = None,
@@ -114,19 +115,19 @@ class RefinedSegmentor(BaseSegmentor):
                  train_cfg: None = None,
                  test_cfg: None = None,
                  init_cfg: dict | None = None) -> None:
-        base = ConfigDict(base)
-        preprocessor = base.pop('data_preprocessor', None)
+        segmentor = ConfigDict(segmentor)
+        preprocessor = segmentor.pop('data_preprocessor', None)
         super().__init__(data_preprocessor=data_preprocessor or preprocessor, init_cfg=init_cfg)
         refuse_settings(type(self).__name__, pretrained=pretrained, train_cfg=train_cfg,
                         test_cfg=test_cfg)
-        base.pop('auxiliary_head', None)
-        join_parts(self, MMSEG_MODELS.build(base), refiner, base_checkpoint=base_checkpoint,
-                   refiner_checkpoint=refiner_checkpoint)
-        head = last_head(self.base)
+        segmentor.pop('auxiliary_head', None)
+        join_parts(self, 'segmentor', MMSEG_MODELS.build(segmentor), refiner,
+                   checkpoint=segmentor_checkpoint, refiner_checkpoint=refiner_checkpoint)
+        head = last_head(self.segmentor)
         self.num_classes = max(head.num_classes, 2)
-        self.ignore_index = ignore_index_of(self.base)
+        self.ignore_index = ignore_index_of(self.segmentor)
         self.align_corners = head.align_corners
-        self.probabilities = gives_probabilities(self.base, probabilities)
+        self.probabilities = gives_probabilities(self.segmentor, probabilities)
         self.class_policy = check_policy(type(self).__name__, class_policy, self.num_classes)
         self.logit_shift = 0.0
         if head.out_channels == 1:
@@ -141,8 +142,8 @@ class RefinedSegmentor(BaseSegmentor):
         Args:
             inputs: normalized, ``[1, 3, h, w]``.
         """
-        scores = self.base.inference(inputs, [dict(meta)])  # sliding windows write into metas
-        warn_of_probabilities(self.base, scores, 'model.probabilities')
+        scores = self.segmentor.inference(inputs, [dict(meta)])  # sliding windows write into metas
+        warn_of_probabilities(self.segmentor, scores, 'model.probabilities')
         left, right, top, bottom = padding_of(meta)
         scores = scores[..., top:scores.shape[2] - bottom, left:scores.shape[3] - right]
         if meta.get('flip'):
@@ -170,13 +171,13 @@ class RefinedSegmentor(BaseSegmentor):
     def _merge_objects(self, image: Tensor, coarse: Tensor, _: UpsampledLogits) -> Tensor:
         policy = self.class_policy
         objects = list(objects_of(coarse.cpu().numpy(), policy.min_area))
-        jobs = object_jobs(objects, tuple(coarse.shape), policy.expand, coarse.device)
+        jobs = object_jobs(objects, size_of(coarse), policy.expand, coarse.device)
         label, confidence = coarse.clone(), torch.full(coarse.shape, 0.5, device=coarse.device)
         for job, p in refine_crops(self.refiner, image, jobs):
-            kind = objects[job.key].label
-            if kind in policy.stuff_classes:
+            cls = objects[job.key].label
+            if cls in policy.stuff_classes:
                 p = p * policy.stuff_scale
-            take_higher(job.crop.of(label), job.crop.of(confidence), kind, p)
+            take_higher(job.crop.of(label), job.crop.of(confidence), cls, p)
         return label
 
     def _merge_probabilities(self, image: Tensor, coarse: Tensor, scores: UpsampledLogits
@@ -186,10 +187,10 @@ class RefinedSegmentor(BaseSegmentor):
         label, confidence = torch.zeros_like(coarse), torch.full(
             coarse.shape, -1.0, device=coarse.device)
         objects = sorted(objects_of(coarse.cpu().numpy(), policy.min_area), key=lambda o: o.label)
-        for kind in range(self.num_classes):
-            p = (scores.channel(kind) - total).exp_()[0]
-            crops = [crop_around(o.box, tuple(coarse.shape), policy.expand)
-                     for o in objects if o.label == kind]
+        for cls in range(self.num_classes):
+            p = (scores.channel(cls) - total).exp_()[0]
+            crops = [crop_around(o.box, size_of(coarse), policy.expand)
+                     for o in objects if o.label == cls]
             jobs = [Job(i, crop, crop.of(p).clone()) for i, crop in enumerate(crops)]
             best = torch.zeros_like(p) if jobs else p
             inside = torch.zeros_like(p, dtype=torch.bool)
@@ -198,20 +199,20 @@ class RefinedSegmentor(BaseSegmentor):
                 torch.maximum(part, refined, out=part)
                 job.crop.of(inside)[:] = True
             best = torch.where(inside, best, p)
-            take_higher(label, confidence, kind, best * (
-                policy.stuff_scale if kind in policy.stuff_classes else 1))
+            take_higher(label, confidence, cls, best * (
+                policy.stuff_scale if cls in policy.stuff_classes else 1))
         return label
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """The segmentor's features."""
-        return self.base.extract_feat(inputs)
+        return self.segmentor.extract_feat(inputs)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """The segmentor's own logits, unrefined."""
-        return self.base.inference(inputs, batch_img_metas)
+        return self.segmentor.inference(inputs, batch_img_metas)
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
-        return self.base(inputs, data_samples, mode='tensor')
+        return self.segmentor(inputs, data_samples, mode='tensor')
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Not defined: segmentor and refiner are trained apart."""
@@ -220,8 +221,8 @@ class RefinedSegmentor(BaseSegmentor):
             'each by its own config')
 
 
-def take_higher(label: Tensor, confidence: Tensor, kind: int, p: Tensor) -> None:
+def take_higher(label: Tensor, confidence: Tensor, cls: int, p: Tensor) -> None:
     """Where ``p`` exceeds the confidence, write it and the class; in place."""
     higher = p > confidence
     confidence.copy_(torch.where(higher, p, confidence))
-    label.masked_fill_(higher, kind)
+    label.masked_fill_(higher, cls)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .head import cells_around_pixels
+from mmsparse.sparse.bilinear import cells_around_pixels
+
 from .sampling import Window
 
 # How far a feature sees, in pixels of the encoder's input; tiles overlap by this much.
@@ -72,8 +73,8 @@ def cores(active: Tensor, side: int) -> Iterator[Window]:
         for left in range(columns[0], columns[-1] + 1, side):
             y, x = active[top:top + side, left:left + side].nonzero().unbind(1)
             if len(y):
-                yield Window(top + int(y.min()), top + int(y.max()) + 1,
-                             left + int(x.min()), left + int(x.max()) + 1)
+                yield Window(int(y.min()), int(x.min()), int(y.max()) + 1, int(x.max()) + 1).moved(
+                    top, left)
 
 
 def make_tile(core: Window, size: tuple[int, int], cells: tuple[int, int], first: list[Tensor],
@@ -86,15 +87,16 @@ def make_tile(core: Window, size: tuple[int, int], cells: tuple[int, int], first
         first: the first of the two feature cells around every row of the target, and around every
             column, ascending int64 ``[T]``, ``[U]``.
     """
-    own_cells = Window(*(n * BLOCK // stride for n in core))
+    first_cells = Window(*(n * BLOCK // stride for n in core))
     # a pixel belongs to the tile that its first cell lies in
-    rows, columns = (torch.searchsorted(f, torch.tensor([start, stop])).tolist()
-                     for f, start, stop in ((first[0], *own_cells[:2]), (first[1], *own_cells[2:])))
+    (top, bottom), (left, right) = (
+        torch.searchsorted(f, torch.tensor(ends)).tolist() for f, ends in zip(
+            first, (first_cells[::2], first_cells[1::2]), strict=True))
     window = Window(*(n * BLOCK for n in core)).grown(HALO, size)
     # its second cell may be the first of the next tile
-    read_cells = own_cells._replace(
-        bottom=own_cells.bottom + 1, right=own_cells.right + 1).grown(0, cells)
-    return Tile(window, read_cells, Window(*rows, *columns))
+    read_cells = first_cells._replace(
+        bottom=first_cells.bottom + 1, right=first_cells.right + 1).grown(0, cells)
+    return Tile(window, read_cells, Window(top, left, bottom, right))
 
 
 def plan_tiles(size: tuple[int, int], full: tuple[int, int], cells: tuple[int, int], stride: int,
@@ -120,7 +122,7 @@ def plan_tiles(size: tuple[int, int], full: tuple[int, int], cells: tuple[int, i
         The tiles, or ``None`` if no size keeps to the bound, and the least bytes that any size
         needs.
     """
-    first = [cells_around_pixels(t, n, torch.device('cpu')).cells[:, 0].contiguous()
+    first = [cells_around_pixels(range(t), t, n).cells[:, 0].contiguous()
              for t, n in zip(full, cells, strict=True)]
     blocks = [-(-n * stride // BLOCK) for n in cells]
     active = torch.ones(blocks, dtype=torch.bool)

@@ -1,11 +1,13 @@
 """What the wrappers of a segmentor and of a detector share: original image, refiner, weights."""
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.fileio import get
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmsparse.checkpoint import load_weights
@@ -63,31 +65,30 @@ def build_refiner(refiner: dict, checkpoint: str | None) -> CRMRefiner:
     return built.eval().requires_grad_(False)
 
 
-def join_parts(wrapper: nn.Module, base: nn.Module, refiner: dict, *, base_checkpoint: str | None,
-               refiner_checkpoint: str | None) -> None:
-    """Give a wrapper its frozen ``base`` and ``refiner``, each with the weights named for it."""
-    wrapper.base = base.eval().requires_grad_(False)
-    if base_checkpoint is not None:
-        load_weights(wrapper.base, base_checkpoint, 'base_checkpoint')
-    wrapper.refiner = build_refiner(refiner, refiner_checkpoint)
-    wrapper.refiner_checkpoint = refiner_checkpoint
-    wrapper.register_load_state_dict_pre_hook(load_base_alone)
+def join_parts(wrapper: BaseModel, name: str, model: nn.Module, refiner: dict, *,
+               checkpoint: str | None, refiner_checkpoint: str | None) -> None:
+    """Give a wrapper its frozen model, as attribute ``name``, and ``refiner``, with their weights.
 
-
-def load_base_alone(wrapper: nn.Module, state_dict: dict, prefix: str,
-                    *_: Any) -> None:
-    """State-dict hook: a checkpoint of the wrapped model alone is a part of the wrapper's.
-
-    The refiner keeps the weights of ``refiner_checkpoint``; without, it has none, and the
-    checkpoint does not fit.
+    A checkpoint of the wrapped model alone may be loaded later: the refiner then keeps the weights
+    of ``refiner_checkpoint``; without, it has none, and the checkpoint does not fit.
     """
-    own = tuple(f'{prefix}{part}.' for part in ('base', 'refiner'))
+    setattr(wrapper, name, model.eval().requires_grad_(False))
+    if checkpoint is not None:
+        load_weights(model, checkpoint, f'{name}_checkpoint')
+    wrapper.refiner = build_refiner(refiner, refiner_checkpoint)
+    if refiner_checkpoint is not None:
+        wrapper.register_load_state_dict_pre_hook(partial(load_model_alone, name))
+
+
+def load_model_alone(name: str, wrapper: BaseModel, state_dict: dict, prefix: str, *_: Any) -> None:
+    """State-dict hook: a checkpoint of the wrapped model alone is a part of the wrapper's."""
+    model, refiner = f'{prefix}{name}.', f'{prefix}refiner.'
     keys = [key for key in state_dict if key.startswith(prefix)]
-    if wrapper.refiner_checkpoint is None or any(key.startswith(own) for key in keys):
+    if any(key.startswith((model, refiner)) for key in keys):
         return
     for key in keys:
-        state_dict[own[0] + key.removeprefix(prefix)] = state_dict.pop(key)
-    state_dict.update(wrapper.refiner.state_dict(prefix=own[1]))
+        state_dict[model + key.removeprefix(prefix)] = state_dict.pop(key)
+    state_dict.update(wrapper.refiner.state_dict(prefix=refiner))
 
 
 def check_objects(name: str, expand: float, min_area: int) -> None:
@@ -102,4 +103,4 @@ def refuse_settings(name: str, **settings: Any) -> None:
     for key, value in settings.items():
         if value:
             raise ValueError(f'{name}.{key} must be None, got {value!r}; settings of the wrapped '
-                             f'model belong into {name}.base')
+                             'model belong into its own config')

@@ -7,6 +7,7 @@ Source: EffSeg (2023), sec. 4.1. Letters: ``R`` RoIs, ``K`` classes, ``P`` point
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +108,8 @@ class QueryPointHead(QueryMaskHead):
 
     def __init__(self, *, point_head: dict, stride: int = 4, num_points: int = 196,
                  oversample_ratio: int = 3, importance_sample_ratio: float = 0.75,
-                 subdivision_steps: int = 3, subdivision_num_points: int = 784, **kwargs) -> None:
+                 subdivision_steps: int = 3, subdivision_num_points: int = 784,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.point_head = MODELS.build(point_head)
         self.stride = stride

@@ -18,6 +18,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
+from mmsparse.sizes import size_of
+
+from .rois import starts
 
 
 def grid_points(shapes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
@@ -117,20 +120,19 @@ class DeformableEncoder(BaseModule):
 
     def _encode(self, maps: list[Tensor]) -> list[Tensor]:
         """Pass four maps ``[B, C, H, W]`` through the encoder, to four of the same sizes."""
-        shapes, device = [tuple(f.shape[-2:]) for f in maps], maps[0].device
+        shapes, device = [size_of(f) for f in maps], maps[0].device
         areas = [h * w for h, w in shapes]
-        code = [
+        codes = [
             self.position(torch.zeros(1, *shape, dtype=torch.bool, device=device))
             + level[None, :, None, None] for shape, level in zip(
                 shapes, self.level.weight, strict=True)]  # [1, C, H, W] each
         rows, code = (torch.cat([f.flatten(2).transpose(1, 2) for f in group], 1)
-                      for group in (maps, code))  # [B, sum of H W, C], [1, sum of H W, C]
+                      for group in (maps, codes))  # [B, sum of H W, C], [1, sum of H W, C]
         rows = self.encoder(
             query=rows, query_pos=code, key_padding_mask=None, valid_ratios=None,
             reference_points=grid_points(shapes, device)[None, :, None].expand(
                 len(rows), -1, len(maps), 2),
             spatial_shapes=torch.tensor(shapes, device=device),
-            level_start_index=torch.tensor(
-                [sum(areas[:i]) for i in range(len(areas))], device=device))
+            level_start_index=torch.tensor(starts(areas), device=device))
         return [f.transpose(1, 2).unflatten(2, shape) for f, shape in zip(
             rows.split(areas, 1), shapes, strict=True)]

@@ -50,13 +50,13 @@ class StageOutput(NamedTuple):
     Attributes:
         segmentation: ``[N]``, logits of the cell belonging to the object.
         refinement: ``[N]``, logits of the cell being covered in part, so that it should be split;
-            ``None`` at the last stage if not training.
+            empty at the last stage if not training.
         cells: int64 ``[N, 3]``: RoI, row, column.
         size: cells along a side of the stage's grid: 14, 28, 56 or 112.
     """
 
     segmentation: Tensor
-    refinement: Tensor | None
+    refinement: Tensor
     cells: Tensor
     size: int
 
@@ -65,6 +65,12 @@ def two_layers(channels_in: int, hidden: int, channels_out: int) -> nn.Sequentia
     """Linear, ReLU, linear."""
     return nn.Sequential(nn.Linear(channels_in, hidden), nn.ReLU(inplace=True),
                          nn.Linear(hidden, channels_out))
+
+
+def predictions(x: SPSMap, segmentation: nn.Module, refinement: nn.Module | None) -> StageOutput:
+    """Those of the active cells by the two layers of a stage."""
+    needed = x.active.new_empty(0) if refinement is None else refinement(x.active)[:, 0]
+    return StageOutput(segmentation(x.active)[:, 0], needed, x.cells, x.index.shape[1])
 
 
 def sine_code(channels: int, size: int, device: torch.device | str) -> Tensor:
@@ -116,7 +122,7 @@ class SparseStage(nn.Module):
         self.refinement = two_layers(channels, channels, 1)
 
     def forward(self, x: SPSMap, keep: Tensor | None, pyramid: PyramidRows, rois: Tensor,
-                level: Tensor) -> SPSMap:
+                level: Tensor, refine: bool) -> tuple[SPSMap, StageOutput]:
         """Compute the RoIs' grids at twice the size.
 
         Args:
@@ -126,9 +132,10 @@ class SparseStage(nn.Module):
             pyramid: the feature pyramid.
             rois: ``[R, 5]``.
             level: int64 ``[R]``, level of the pyramid that each RoI's cells are read from.
+            refine: compute the logits of refinement.
 
         Returns:
-            The grids, ``C`` channels.
+            The grids, ``C`` channels, and what is predicted from them.
         """
         x = x if keep is None else select(x, keep)
         n, width = x.active.shape
@@ -141,7 +148,8 @@ class SparseStage(nn.Module):
         active = x.active + self.fuse(torch.cat([x.active, feats.to(x.active.dtype)], 1))
         x = x._replace(active=self.transition(active).relu_(),
                        passive=self.transition(x.passive).relu_())
-        return x._replace(active=self.processing(x))
+        x = x._replace(active=self.processing(x))
+        return x, predictions(x, self.segmentation, self.refinement if refine else None)
 
 
 @MODELS.register_module()
@@ -235,20 +243,17 @@ class EffSegMaskHead(BaseModule):
         feats = feats[:len(self.strides)]
         level = roi_levels(rois, len(feats), self.finest_scale)
         if self.position_code:
-            code = sine_code(*roi_feats.shape[1:3], roi_feats.device)
+            code = sine_code(roi_feats.shape[1], roi_feats.shape[2], roi_feats.device)
             roi_feats = roi_feats + code.to(roi_feats.dtype)
         x = from_dense(self.convs(self.fusion(roi_feats, queries)))
-        outputs = [StageOutput(self.segmentation(x.active)[:, 0], self.refinement(x.active)[:, 0],
-                               x.cells, x.index.shape[1])]
+        outputs = [predictions(x, self.segmentation, self.refinement)]
         pyramid = pyramid_rows(feats, self.strides)
         for i, stage in enumerate(self.stages):
             keep = self._cells_to_split(outputs[-1], rois, len(feats[0]))
-            x = stage(x, keep, pyramid, rois, (level - i - 1).clamp(min=0))
             last = i + 1 == len(self.stages)
-            outputs.append(StageOutput(
-                stage.segmentation(x.active)[:, 0],
-                stage.refinement(x.active)[:, 0] if training or not last else None,
-                x.cells, x.index.shape[1]))
+            x, output = stage(x, keep, pyramid, rois, (level - i - 1).clamp(min=0),
+                              refine=training or not last)
+            outputs.append(output)
         return outputs
 
     def _cells_to_split(self, output: StageOutput, rois: Tensor, images: int) -> Tensor | None:

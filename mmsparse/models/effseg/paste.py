@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from mmsparse.rle import Window, encode_runs, window_runs
+from mmsparse.rle import Patch, encode_runs, patch_runs
 
 # Memory of one pixel while strips are sampled. Two coordinates and two probabilities in float32, of
 # these strips and of the last ones, which are not freed yet, take 16 bytes; the rest is for the
@@ -158,8 +159,8 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], *,
     boxes, device = boxes.float(), probabilities.device
     max_pixels = max(1, max_bytes // BYTES_PER_PIXEL)
     count, total = torch.zeros(2, len(boxes), dtype=torch.float64, device=device)
-    masks = None if encode else torch.zeros(len(boxes), *size, dtype=torch.bool, device=device)
-    runs = [[] for _ in boxes]
+    masks = torch.zeros(0 if encode else len(boxes), *size, dtype=torch.bool, device=device)
+    runs: list[list[np.ndarray]] = [[] for _ in boxes]
     strips = cut_into_strips(paste_windows(boxes, size).cpu(), max_pixels)
     for group in group_strips(strips, max_pixels, STRIPS_AT_ONCE.get(device.type, 1)):
         instances = group[:, 0].to(device)
@@ -169,11 +170,11 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], *,
         count.index_add_(0, instances, inside.sum(2, dtype=torch.int32).sum(1).double())
         total.index_add_(0, instances, sampled.mul_(inside).sum(2).sum(1, dtype=torch.float64))
         if encode:
-            inside = inside.cpu().numpy()
+            inside = inside.cpu()
         for mask, (i, left, top, right, bottom) in zip(inside, group.tolist(), strict=True):
             mask = mask[:bottom - top, :right - left]
             if encode:
-                runs[i].append(window_runs(Window(mask, top, left), size[0]))
+                runs[i].append(patch_runs(Patch(mask.numpy(), top, left), size[0]))
             else:
                 masks[i, top:bottom, left:right] = mask
     confidence = (total / (count + 1e-6)).float()

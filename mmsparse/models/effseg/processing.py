@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SPSConv2d, SPSDeformConv2d, SPSMap, neighbors, sum_of_convolutions
+from mmsparse.sparse.sps import square
 
 
 def feed_forward(channels: int) -> nn.Sequential:
@@ -83,6 +84,7 @@ class SemanticFusionModule(nn.Module):
                  project_passive: bool = False) -> None:
         super().__init__()
         self.project_passive = project_passive
+        self.offsets = [square(3, d) for d in dilations]
         self.first = nn.Linear(channels, channels)
         self.convs = nn.ModuleList(
             SPSConv2d(channels, channels, dilation=d) for d in dilations)
@@ -92,10 +94,10 @@ class SemanticFusionModule(nn.Module):
 
     def forward(self, x: SPSMap) -> Tensor:
         """New features of the active cells, ``[N, C]``."""
+        weights, biases = zip(*(conv.parameters() for conv in self.convs), strict=True)
         return self.last(sum_of_convolutions(
-            self._bank(x), [neighbors(x, conv.offsets) for conv in self.convs],
-            [conv.weight.flatten(1) for conv in self.convs], [conv.bias for conv in self.convs],
-            rectify=True))
+            self._bank(x), [neighbors(x, offsets) for offsets in self.offsets],
+            [weight.flatten(1) for weight in weights], biases, rectify=True))
 
     def _bank(self, x: SPSMap) -> Tensor:
         """The rows that the convolutions read: active, passive, and one of zeros beyond the grid.

@@ -25,9 +25,11 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
+from mmsparse.sizes import size_of
 
 from .matching import mean_positives
 from .queries import at_least_float32, norm_linear
+from .rois import starts
 
 BRANCHES = ('residual', 'plain')
 # A side may become a million times the anchor's: more than any image has, and little enough for
@@ -220,12 +222,12 @@ class FQDetBBoxHead(BaseModule):
             operation_order=('norm', 'cross_attn', 'norm', 'self_attn', 'norm', 'ffn'),
             batch_first=True) for _ in range(num_layers))
         outputs = num_classes + 1  # no object is a class of its own, with both kinds of labels
-        if branches == 'residual':
-            self.classify = ResidualBranch(in_channels, outputs)
-            self.regress = ResidualBranch(in_channels, 4)
-        else:
-            self.classify = nn.Linear(in_channels, outputs)
-            self.regress = plain_branch(in_channels, 4)
+        self.classify: nn.Module = (
+            ResidualBranch(in_channels, outputs) if branches == 'residual' else
+            nn.Linear(in_channels, outputs))
+        self.regress: nn.Module = (
+            ResidualBranch(in_channels, 4) if branches == 'residual' else
+            plain_branch(in_channels, 4))
 
     def forward(self, x: Sequence[Tensor], proposals: InstanceList, metas: list[dict]) -> Decoded:
         """Decode the proposals of ``FQDetRPNHead``.
@@ -237,14 +239,13 @@ class FQDetBBoxHead(BaseModule):
         """
         anchors = torch.stack([p.bboxes for p in proposals])
         queries = torch.stack([p.features for p in proposals])
-        shapes = [tuple(f.shape[-2:]) for f in x]
-        areas = [h * w for h, w in shapes]
+        shapes = [size_of(f) for f in x]
         memory = dict(  # what the queries attend to
             value=torch.cat([f.flatten(2).transpose(1, 2) for f in x], 1),  # [B, P, C]
             reference_points=anchor_frames(anchors, shapes, self.strides),
             spatial_shapes=torch.tensor(shapes, device=anchors.device),
             level_start_index=torch.tensor(
-                [sum(areas[:i]) for i in range(len(areas))], device=anchors.device))
+                starts([h * w for h, w in shapes]), device=anchors.device))
         code = None
         if self.code is not None:
             size = anchors.new_tensor([tuple(m['img_shape'][1::-1]) * 2 for m in metas])
@@ -273,22 +274,21 @@ class FQDetBBoxHead(BaseModule):
         """
         image, query = (matched >= 0).nonzero(as_tuple=True)
         factor = mean_positives(matched >= 0)
-        counts = [len(gt) for gt in gt_instances]
-        first = torch.tensor([sum(counts[:i]) for i in range(len(counts))], device=image.device)
+        first = torch.tensor(starts([len(gt) for gt in gt_instances]), device=image.device)
         objects = matched[image, query]  # [N], counted within the image
         gt_index = first[image] + objects  # counted through all images
         labels = torch.cat([gt.labels for gt in gt_instances])[gt_index]
         boxes = torch.cat([gt.bboxes for gt in gt_instances]).to(decoded.anchors)[gt_index]
         anchors, deltas = decoded.anchors[image, query], decoded.deltas[image, query]  # [N, 4]
         predicted = self.boxes(anchors, deltas)
-        target = torch.full_like(matched, self.num_classes)  # no object
-        target[image, query] = labels
-        target = target.flatten()
+        classes = torch.full_like(matched, self.num_classes)  # no object
+        classes[image, query] = labels
+        target: Tensor | tuple[Tensor, Tensor] = classes.flatten()
         if self.soft_labels:
             quality = torch.ones_like(decoded.deltas[..., 0])  # [B, Q]
             quality[image, query] = bbox_overlaps(
                 predicted.detach(), boxes, is_aligned=True).clamp(min=0)
-            target = target, quality.flatten()
+            target = classes.flatten(), quality.flatten()
         compared = (predicted, boxes) if self.reg_decoded_bbox else (
             deltas, self.bbox_coder.encode(anchors, boxes))
         losses = dict(

@@ -27,6 +27,7 @@ from torch.nn.functional import (
 
 from mmsparse.losses import zero_loss
 from mmsparse.registry import MODELS
+from mmsparse.sizes import size_of
 
 GRID = 14
 STAGES = 3
@@ -110,20 +111,18 @@ def stage_losses(stage_logits: Sequence[Tensor], targets: Tensor) -> list[Tensor
     Returns:
         For each stage the mean over its cells, float32 scalars, 0 if there are none.
     """
-    losses, composed, coarser_target = [], None, None
-    for stage, logits in enumerate(stage_logits):
-        logits = logits.float()
-        target = adaptive_avg_pool2d(targets[:, None].float(), logits.shape[-2:]) >= 0.5
+    stage_logits = [logits.float() for logits in stage_logits]
+    foreground = [adaptive_avg_pool2d(targets[:, None].float(), size_of(logits)) >= 0.5
+                  for logits in stage_logits]
+    losses, composed = [], stage_logits[LAST_WHOLE_STAGE].detach()
+    for stage, (logits, target) in enumerate(zip(stage_logits, foreground, strict=True)):
         values = binary_cross_entropy_with_logits(logits, target.float(), reduction='none')
-        if stage <= LAST_WHOLE_STAGE:
-            counted = torch.ones_like(target)
-            composed = logits.detach()
-        else:
-            counted = on_finer_grid(boundary_band(coarser_target, TRAIN_WIDTH)
+        counted = torch.ones_like(target)
+        if stage > LAST_WHOLE_STAGE:
+            counted = on_finer_grid(boundary_band(foreground[stage - 1], TRAIN_WIDTH)
                                     | boundary_band(composed > 0, TRAIN_WIDTH))
             composed = refine_boundary(composed, logits.detach())
         losses.append((values * counted).sum() / counted.sum().clamp(min=1))
-        coarser_target = target
     return losses
 
 

@@ -7,13 +7,15 @@ channels of the pyramid, ``Q`` width of a query, ``h, w`` size of a mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.roi_heads import CascadeRoIHead, SparseRoIHead, StandardRoIHead
+from mmdet.models.roi_heads import CascadeRoIHead, ConvFCBBoxHead, SparseRoIHead, StandardRoIHead
 from mmdet.models.utils import empty_instances
 from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import InstanceList
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmsparse.registry import MODELS
@@ -25,11 +27,11 @@ from .rois import RoIMasks, safe_rois
 TRAIN_BOXES = ('proposal', 'refined')
 
 
-def shared_features(bbox_head: nn.Module, roi_feats: Tensor) -> Tensor:
+def shared_features(bbox_head: ConvFCBBoxHead, roi_feats: Tensor) -> Tensor:
     """Output of the layers that a box head of mmdet has before it branches to classes and boxes.
 
     Args:
-        bbox_head: a ``ConvFCBBoxHead`` of mmdet.
+        bbox_head: of a detector of mmdet.
         roi_feats: ``[R, C, 7, 7]``.
 
     Returns:
@@ -67,6 +69,13 @@ class QueryMasks:
     - ``encode_masks`` (default False): give ``masks`` as COCO's run-length codes instead of one
       tensor ``[R, H, W]``, which for hundreds of instances on large images takes gigabytes.
     """
+
+    test_cfg: ConfigDict
+    stage_loss_weights: Sequence[float]  # of a cascade
+
+    def queries(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Compute the queries ``[R, Q]`` of RoIs ``[R, 5]``, where they do not come with these."""
+        raise NotImplementedError
 
     def init_mask_head(self, mask_roi_extractor: dict, mask_head: dict) -> None:
         """Build the mask head and its extractor."""
@@ -207,7 +216,7 @@ class EffSegRoIHead(QueryMasks, StandardRoIHead):
         ValueError: ``train_boxes`` is unknown, or the box head has no shared layers.
     """
 
-    def __init__(self, *, train_boxes: str = 'proposal', **kwargs) -> None:
+    def __init__(self, *, train_boxes: str = 'proposal', **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if train_boxes not in TRAIN_BOXES:
             raise ValueError(
@@ -261,7 +270,7 @@ class EffSegCascadeRoIHead(QueryMasks, CascadeRoIHead):
         ValueError: the last box head has no shared layers.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_shared(self.bbox_head[-1])
 

@@ -7,12 +7,15 @@ network's input.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmcv.ops import roi_align
 from torch import Tensor
+
+from mmsparse.sizes import size_of
 
 
 def safe_rois(rois: Tensor) -> Tensor:
@@ -57,6 +60,11 @@ class PyramidRows(NamedTuple):
     stride: Tensor
 
 
+def starts(counts: Sequence[int]) -> list[int]:
+    """Where each of several parts of these lengths begins, one behind the other: 0, n_0, ..."""
+    return [0, *accumulate(counts)][:-1]
+
+
 def pyramid_rows(feats: Sequence[Tensor], strides: Sequence[int]) -> PyramidRows:
     """Flatten a pyramid.
 
@@ -67,8 +75,8 @@ def pyramid_rows(feats: Sequence[Tensor], strides: Sequence[int]) -> PyramidRows
     device, counts = feats[0].device, [f.shape[0] * f.shape[2] * f.shape[3] for f in feats]
     return PyramidRows(
         torch.cat([f.permute(0, 2, 3, 1).flatten(0, 2) for f in feats]),
-        torch.tensor([sum(counts[:i]) for i in range(len(feats))], device=device),
-        torch.tensor([tuple(f.shape[2:]) for f in feats], device=device),
+        torch.tensor(starts(counts), device=device),
+        torch.tensor([size_of(f) for f in feats], device=device),
         torch.tensor(strides, dtype=torch.float32, device=device))
 
 

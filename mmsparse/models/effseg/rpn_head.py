@@ -110,7 +110,7 @@ class FQDetRPNHead(BaseModule):
             pre_norm_conv(bottleneck, in_channels, 1))
         types = types.pop()
         self.scores = nn.Sequential(nn.ReLU(), nn.Conv2d(in_channels, types, 1))
-        nn.init.constant_(self.scores[1].bias, bias_init_with_prob(0.01))
+        nn.init.constant_(self.scores[1].get_parameter('bias'), bias_init_with_prob(0.01))
         self.transitions = nn.ModuleList(norm_linear(in_channels) for _ in range(types))
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,4 @@
 """SwiftNet (CVPR 2019): an ImageNet encoder and a thin ladder decoder, one scale or a pyramid."""
 from mmsparse.lazy import attach
 
-__getattr__, __dir__, __all__ = attach(__name__, {
-    'encoders': ('SwiftNetPyramidBackbone', 'SwiftNetResNet'),
-    'ensemble': ('SegEnsemble',),
-    'head': ('SwiftNetHead',),
-    'losses': ('BoundaryAwareLoss',),
-    'necks': ('PyramidFusionNeck', 'SwiftNetNeck'),
-})
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

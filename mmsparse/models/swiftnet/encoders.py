@@ -7,13 +7,14 @@ Segmentation of Road-driving Images", CVPR 2019, sec. 3. Letters: ``B`` images, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule, ModuleDict
 from mmseg.models.backbones import ResNet
+from mmseg.models.backbones.resnet import BasicBlock, Bottleneck
 from mmseg.registry import MODELS as MMSEG_MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -28,11 +29,12 @@ PARTS = {'stem': ('conv1.', 'bn1.'), 'rb1': ('layer1.',), 'rb2': ('layer2.',),
          'rb3': ('layer3.',), 'rb4': ('layer4.',)}
 
 
-def residual_sum(block: nn.Module, x: Tensor, relu_before_sum: bool = False) -> Tensor:
+def residual_sum(block: BasicBlock | Bottleneck, x: Tensor, relu_before_sum: bool = False
+                 ) -> Tensor:
     """What a residual block of mmseg's ResNet puts into its last ReLU.
 
     Args:
-        block: a ``BasicBlock`` or ``Bottleneck`` without plugins.
+        block: without plugins.
         x: ``[B, C, H, W]``, left as it is.
         relu_before_sum: apply a ReLU to the block's branch before the shortcut is added.
     """
@@ -68,7 +70,7 @@ class SwiftNetResNet(ResNet):
     """
 
     def __init__(self, depth: int, *, tap: str = 'pre', relu_before_sum: bool = False,
-                 pretrained_parts: Sequence[str] | None = None, **kwargs) -> None:
+                 pretrained_parts: Sequence[str] | None = None, **kwargs: Any) -> None:
         if tap not in TAPS:
             raise ValueError(f'SwiftNetResNet.tap must be one of {TAPS}, got {tap!r}')
         unknown = set(pretrained_parts or ()) - set(PARTS)
@@ -196,8 +198,9 @@ class SwiftNetPyramidBackbone(BaseModule):
         # Which level computes must not be a state that changes: recomputation in a checkpointed
         # backward would see the last one. So each level is a network of its own, made of the
         # same layers; not registered, because all of their layers are.
-        self._views = [self.encoder] + [
-            view_with(self.encoder, {name.replace('/', '.'): norm for name, norm in own.items()})
+        self._views: Iterable[nn.Module] = [self.encoder] + [
+            view_with(self.encoder, {
+                name.replace('/', '.'): norm for name, norm in own.named_children()})
             for own in self.level_norms]
         self._register_load_state_dict_pre_hook(self._fill_level_norms)
 
@@ -211,7 +214,7 @@ class SwiftNetPyramidBackbone(BaseModule):
         super().init_weights()
         state = self.encoder.state_dict()
         for own in self.level_norms:
-            for name, norm in own.items():
+            for name, norm in own.named_children():
                 prefix = name.replace('/', '.') + '.'
                 norm.load_state_dict({key.removeprefix(prefix): value
                                       for key, value in state.items() if key.startswith(prefix)})
@@ -223,7 +226,7 @@ class SwiftNetPyramidBackbone(BaseModule):
             self.level_norms.eval()
         return self
 
-    def _fill_level_norms(self, state_dict: dict, prefix: str, *_) -> None:
+    def _fill_level_norms(self, state_dict: dict, prefix: str, *_: Any) -> None:
         """Let a checkpoint with one set of norms stand for every level."""
         for level, own in enumerate(self.level_norms):
             for key in own.state_dict():
@@ -239,7 +242,7 @@ class SwiftNetPyramidBackbone(BaseModule):
             return x
         scale, (height, width) = 2**number, x.shape[2:]
         if self.rounding == 'ceil':
-            options = dict(size=(-(-height // scale), -(-width // scale)))
+            options: dict[str, Any] = dict(size=(-(-height // scale), -(-width // scale)))
         else:
             options = dict(scale_factor=1 / scale)
             # At stride 4 * scale this level's first tap is added to one of the whole image.

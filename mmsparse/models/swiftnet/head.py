@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,10 @@ class SwiftNetHead(BaseDecodeHead):
         ValueError: the kernel size is even.
     """
 
+    conv_seg: nn.Module
+
     def __init__(self, *, kernel_size: int = 1, bias: bool = True, dropout_ratio: float = 0,
-                 init_cfg: dict | None = None, **kwargs) -> None:
+                 init_cfg: dict | None = None, **kwargs: Any) -> None:
         super().__init__(dropout_ratio=dropout_ratio, init_cfg=init_cfg, **kwargs)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'SwiftNetHead.kernel_size must be odd, got {kernel_size!r}')
@@ -58,8 +61,9 @@ class SwiftNetHead(BaseDecodeHead):
         logits = resize(seg_logits, size=size, mode='bilinear',
                         align_corners=self.align_corners)
         losses: dict[str, Tensor] = {}
-        losses_decode = (self.loss_decode if isinstance(self.loss_decode, nn.ModuleList)
-                         else [self.loss_decode])
+        losses_decode: list = (
+            list(self.loss_decode) if isinstance(self.loss_decode, nn.ModuleList)
+            else [self.loss_decode])
         for loss in losses_decode:
             value = loss(logits, labels, weight=weight, ignore_index=self.ignore_index)
             losses[loss.loss_name] = losses.get(loss.loss_name, 0) + value

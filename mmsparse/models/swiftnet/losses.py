@@ -5,6 +5,8 @@ Recognition 2020. Letters: ``B`` images, ``K`` classes, ``H, W`` size.
 """
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ class BoundaryAwareLoss(nn.Module):
         return self._loss_name
 
     def forward(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None,
-                ignore_index: int = 255, **_) -> Tensor:
+                ignore_index: int = 255, **_: Any) -> Tensor:
         """A scalar, float64 for such logits, else float32.
 
         Zero with gradients of zero if no pixel counts.

@@ -240,13 +240,13 @@ class PyramidFusionNeck(BaseModule):
         if len(taps) != 4 * self.levels:
             raise ValueError(f'PyramidFusionNeck of {self.levels} levels needs '
                              f'{4 * self.levels} taps, got {len(taps)}')
-        nodes: list[Tensor | None] = [None] * (self.levels + 3)
+        nodes: dict[int, Tensor] = {}
         for number, tap in enumerate(taps):
             level, stage = divmod(number, 4)
             projected = self.bottlenecks[stage](tap)
             at = level + stage
-            nodes[at] = projected if nodes[at] is None else nodes[at] + projected
-        return nodes
+            nodes[at] = nodes[at] + projected if at in nodes else projected
+        return [nodes[at] for at in sorted(nodes)]
 
     def forward(self, taps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Decoder maps ``[B, channels, H / s, W / s]``, coarse to fine, the last of stride 4.

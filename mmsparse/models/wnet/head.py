@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ class ScoresHead(BaseDecodeHead):
         kwargs: of mmseg's ``BaseDecodeHead``: ``loss_decode``, ``ignore_index``.
     """
 
-    def __init__(self, *, num_classes: int, **kwargs) -> None:
+    def __init__(self, *, num_classes: int, **kwargs: Any) -> None:
         super().__init__(in_channels=num_classes, channels=num_classes, num_classes=num_classes,
                          in_index=1, dropout_ratio=0, init_cfg=None, **kwargs)
         self.conv_seg = nn.Identity()

@@ -33,7 +33,7 @@ class ActiveMap(ABC):
         """
 
     @abstractmethod
-    def up_conv(self, coarse: ActiveMap, weight: Tensor, padding: int) -> Self:
+    def up_conv(self, coarse: Self, weight: Tensor, padding: int) -> Self:
         """Inverse of :meth:`down_conv`: from ``coarse`` onto the pixels of this map.
 
         Args:

@@ -54,7 +54,7 @@ class MacCount(ActiveMap):
         return MacCount(coarse, self.total)
 
     @override
-    def up_conv(self, coarse: ActiveMap, weight: Tensor, padding: int) -> Self:
+    def up_conv(self, coarse: Self, weight: Tensor, padding: int) -> Self:
         return self._count(self.topology.strided_pairs(padding), weight)
 
     @override

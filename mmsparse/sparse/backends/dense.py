@@ -39,7 +39,8 @@ class MaskedMap(ActiveMap):
     @classmethod
     def of(cls, pixels: SparseMap) -> MaskedMap:
         """The same features; differentiable."""
-        return cls(dense(pixels.features, pixels.topology), pixels.topology)
+        topology = pixels.topology
+        return cls(dense(pixels.features, topology.coordinates, topology.mask), topology)
 
     @property
     def mask(self) -> Tensor:
@@ -52,7 +53,8 @@ class MaskedMap(ActiveMap):
 
     @override
     def replace_rows(self, rows: Tensor) -> Self:
-        return type(self)(dense(rows, self.topology), self.topology)
+        topology = self.topology
+        return type(self)(dense(rows, topology.coordinates, topology.mask), topology)
 
     @override
     def subm_conv(self, weight: Tensor) -> Self:
@@ -68,7 +70,7 @@ class MaskedMap(ActiveMap):
         return MaskedMap(data * coarse.mask[:, None], coarse)
 
     @override
-    def up_conv(self, coarse: MaskedMap, weight: Tensor, padding: int) -> Self:
+    def up_conv(self, coarse: Self, weight: Tensor, padding: int) -> Self:
         sizes = zip(self.topology.spatial_shape, coarse.data.shape[2:], strict=True)
         lost = [fine - (2 * (cells - 1) + 3 - 2 * padding) for fine, cells in sizes]
         data = F.conv_transpose2d(coarse.data, weight.permute(3, 0, 1, 2), stride=2,
@@ -96,8 +98,14 @@ class MaskedMap(ActiveMap):
         return type(self)(data.relu_() * self.mask, self.topology)
 
 
-def dense(rows: Tensor, topology: Topology) -> Tensor:
-    """Rows ``[N, C]`` as a map ``[B, C, H, W]``, zero elsewhere; differentiable."""
-    data = rows.new_zeros(topology.batch_size, *topology.spatial_shape, rows.shape[1])
+def dense(rows: Tensor, place: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+    """Rows ``[N, C]`` as a map ``[B, C, H, W]``, zero elsewhere; differentiable.
+
+    Args:
+        rows: the features.
+        place: image, row and column of each, int64 ``[N]``.
+        mask: ``[B, H, W]``, for its size.
+    """
+    data = rows.new_zeros(*mask.shape, rows.shape[1])
     # index_put is differentiable in its values
-    return data.index_put(topology.coordinates, rows).permute(0, 3, 1, 2)
+    return data.index_put(place, rows).permute(0, 3, 1, 2)

@@ -31,12 +31,12 @@ def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: T
         table: int32 ``[M, k]``, row numbers.
         matrix: ``[k * C, D]``.
         arena: gives the memory for blocks.
-        out: ``[M + 1, D]`` or more rows, written to; row ``M`` becomes zero.
+        out: ``[M, D]`` or more rows, written to; row ``M``, if there, becomes zero.
         affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
-        plus: ``[M + 1, D]``, added to the product.
+        plus: ``[M, D]`` or more rows, added to the product.
     """
     (m, k), c = table.shape, rows.shape[1]
-    out[m] = 0
+    out[m:m + 1] = 0
     step = max(1, BLOCK // (k * c))
     block = arena.take((min(step, m) * k, c), rows.dtype)
     for top in range(0, m, step):

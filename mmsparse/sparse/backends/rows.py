@@ -45,7 +45,7 @@ class RowMap(ActiveMap):
         self._dtype = dtype
 
     @classmethod
-    def of(cls, pixels: SparseMap, dtype: torch.dtype) -> RowMap:
+    def of(cls, pixels: SparseMap, dtype: torch.dtype) -> Self:
         """The same features in another precision."""
         arena, n = Arena(), len(pixels)
         room = arena.take((n + SPARE, pixels.features.shape[1]), dtype)
@@ -53,8 +53,8 @@ class RowMap(ActiveMap):
         room[n] = 0
         return cls(pixels.topology, arena, room, dtype)
 
-    def _follow(self, work: Tensor | SubmConv | UpConv, topology: Topology | None = None) -> RowMap:
-        return RowMap(topology or self.topology, self._arena, work, self._dtype)
+    def _follow(self, work: Tensor | SubmConv | UpConv, topology: Topology | None = None) -> Self:
+        return type(self)(topology or self.topology, self._arena, work, self._dtype)
 
     def _room(self, channels: int) -> Tensor:
         return self._arena.take((len(self.topology) + SPARE, channels), self._dtype)
@@ -74,7 +74,7 @@ class RowMap(ActiveMap):
 
     @override
     def replace_rows(self, rows: Tensor) -> Self:
-        return RowMap.of(SparseMap(rows, self.topology), self._dtype)
+        return self.of(SparseMap(rows, self.topology), self._dtype)
 
     @override
     def subm_conv(self, weight: Tensor) -> Self:
@@ -92,7 +92,7 @@ class RowMap(ActiveMap):
         return self._follow(room, coarse)
 
     @override
-    def up_conv(self, coarse: RowMap, weight: Tensor, padding: int) -> Self:
+    def up_conv(self, coarse: Self, weight: Tensor, padding: int) -> Self:
         return self._follow(UpConv(coarse, self.topology, weight.to(self._dtype), padding))
 
     @override
@@ -102,7 +102,7 @@ class RowMap(ActiveMap):
         return self._follow(room)
 
     @override
-    def add(self, other: RowMap) -> Self:
+    def add(self, other: Self) -> Self:
         if isinstance(self._work, SubmConv) and self._work.is_plain:
             return self._follow(replace(self._work, plus=other))
         room = self._room(self.padded.shape[1])
@@ -110,7 +110,7 @@ class RowMap(ActiveMap):
         return self._follow(room)
 
     @override
-    def concat(self, other: RowMap) -> Self:
+    def concat(self, other: Self) -> Self:
         own, work = self.padded, other._work
         c, n = own.shape[1], len(own)
         if isinstance(work, UpConv):
@@ -186,5 +186,7 @@ class UpConv:
 
 def scale_and_shift(norm: nn.BatchNorm1d, dtype: torch.dtype) -> Affine:
     """The two ``[C]`` that stand for a trained norm."""
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    return scale.to(dtype), (norm.bias - norm.running_mean * scale).to(dtype)
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None, 'a norm without running statistics'
+    scale = norm.weight / (variance + norm.eps).sqrt()
+    return scale.to(dtype), (norm.bias - mean * scale).to(dtype)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from mmsparse.compat import find_spconv
 from ..maps import SparseMap
 from ..topology import Topology
 from .active_map import ActiveMap
-from .dense import MaskedMap
+from .dense import MaskedMap, dense
 
 if TYPE_CHECKING:
     from spconv.pytorch import SparseConvTensor
@@ -92,7 +92,7 @@ class SpconvMap(ActiveMap):
         return bool(((indices[:, 1] < h) & (indices[:, 2] < w)).any())
 
     @override
-    def up_conv(self, coarse: ActiveMap, weight: Tensor, padding: int) -> Self:
+    def up_conv(self, coarse: Self | MaskedMap, weight: Tensor, padding: int) -> Self:
         if isinstance(coarse, MaskedMap):  # back to rows, in spconv's order
             cells = self.cells[self.level]
             tensor = cells.replace_feature(
@@ -108,12 +108,10 @@ class SpconvMap(ActiveMap):
                            device=tensor.indices.device)
         place = tensor.indices.long().unbind(1)
         mask[place] = True
-        data = tensor.features.new_zeros(*mask.shape, tensor.features.shape[1])
-        return MaskedMap(data.index_put(place, tensor.features).permute(0, 3, 1, 2),
-                         Topology(mask))
+        return MaskedMap(dense(tensor.features, place, mask), Topology(mask))
 
 
-def convolve(x: SparseConvTensor, weight: Tensor, key: str, **kind) -> SparseConvTensor:
+def convolve(x: SparseConvTensor, weight: Tensor, key: str, **kind: Any) -> SparseConvTensor:
     """Run spconv's convolution with our weight ``[D, 3, 3, C]``.
 
     The object built here holds no weight and costs microseconds; it is built per call because the

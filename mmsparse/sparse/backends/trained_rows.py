@@ -6,9 +6,8 @@ and written, ``k`` taps, ``C, D`` channels in and out.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +16,10 @@ from typing_extensions import override
 
 from ..maps import SparseMap
 from ..topology import Topology
+from . import gathered
 from .active_map import ActiveMap
-from .gathered import BLOCK, tap_matrix
+from .arena import Arena
+from .gathered import tap_matrix
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,14 +85,14 @@ class SubmConv(torch.autograd.Function):
 
     @staticmethod
     @override
-    def forward(ctx, x: Tensor, weight: Tensor, pixels: Topology) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, pixels: Topology) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.pixels = pixels
         return product(x, pixels.neighbors, tap_matrix(weight.to(x.dtype)))
 
     @staticmethod
     @override
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), table = ctx.saved_tensors, ctx.pixels.neighbors
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
@@ -108,14 +109,14 @@ class DownConv(torch.autograd.Function):
 
     @staticmethod
     @override
-    def forward(ctx, x: Tensor, weight: Tensor, fine: Topology, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, fine: Topology, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.fine, ctx.padding = fine, padding
         return product(x, fine.read_by(padding), tap_matrix(weight.to(x.dtype)))
 
     @staticmethod
     @override
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), fine, padding = ctx.saved_tensors, ctx.fine, ctx.padding
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
@@ -134,7 +135,7 @@ class UpConv(torch.autograd.Function):
 
     @staticmethod
     @override
-    def forward(ctx, x: Tensor, weight: Tensor, fine: Topology, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, fine: Topology, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.fine, ctx.padding = fine, padding
         taps_of = weight.to(x.dtype).flatten(1, 2)
@@ -145,7 +146,7 @@ class UpConv(torch.autograd.Function):
 
     @staticmethod
     @override
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), table = ctx.saved_tensors, ctx.fine.read_by(ctx.padding)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
@@ -161,33 +162,23 @@ def backward_matrix(taps: Tensor) -> Tensor:
     return taps.transpose(0, 1).flatten(0, 1)
 
 
-def blocks(rows: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Results of a table, and ``[m, k * C]``, the rows that they read, side by side.
-
-    Args:
-        rows: ``[N, C]``.
-        table: int32 ``[M, k]``, row numbers; ``N`` stands for zeros.
-    """
-    padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-    step = max(1, BLOCK // (table.shape[1] * rows.shape[1]))
-    for start in range(0, len(table), step):
-        part = table[start:start + step]
-        yield slice(start, start + len(part)), padded.index_select(
-            0, part.reshape(-1)).view(len(part), -1)
+def with_zeros(rows: Tensor) -> Tensor:
+    """``[N + 1, C]``: a table's ``N`` stands for zeros."""
+    return torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
 
 
 def product(rows: Tensor, table: Tensor, matrix: Tensor) -> Tensor:
     """The rows that a table names, side by side, times ``matrix`` ``[k * C, D]``: ``[M, D]``."""
     out = rows.new_empty(len(table), matrix.shape[1])
-    for place, gathered in blocks(rows, table):
-        torch.mm(gathered, matrix, out=out[place])
+    gathered.product(with_zeros(rows), table, matrix, Arena(), out=out)
     return out
 
 
 def outer_product(rows: Tensor, table: Tensor, others: Tensor) -> Tensor:
     """Sum over results of the rows they read times others ``[M, D]``: float ``[k * C, D]``."""
-    dtype = torch.promote_types(rows.dtype, torch.float32)
+    rows, dtype = with_zeros(rows), torch.promote_types(rows.dtype, torch.float32)
     total = torch.zeros(table.shape[1] * rows.shape[1], others.shape[1], dtype=dtype)
-    for place, gathered in blocks(rows, table):
-        total += gathered.T @ others[place]
+    step = max(1, gathered.BLOCK // len(total))
+    for part, other in zip(table.split(step), others.split(step), strict=True):
+        total += rows.index_select(0, part.reshape(-1)).view(len(part), len(total)).T @ other
     return total

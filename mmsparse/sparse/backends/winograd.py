@@ -47,7 +47,8 @@ def affine_relu(rows: Tensor, affine: Affine, *, out: Tensor) -> None:
 def squares(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Kronecker squares of the three matrices: ``[36, 36]``, ``[36, 9]``, ``[16, 36]``."""
     matrices = (torch.tensor(m, dtype=torch.float64) for m in (INPUT, WEIGHT, OUTPUT))
-    return tuple(torch.kron(m, m).to(dtype) for m in matrices)
+    to_input, to_weights, to_output = (torch.kron(m, m).to(dtype) for m in matrices)
+    return to_input, to_weights, to_output
 
 
 def tile_cost(c: int, d: int, move: int) -> int:
@@ -78,8 +79,7 @@ def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, arena: Arena, *
     # Few tiles meet large weights at the deepest levels: these then are transformed in parts.
     parts = weight.split(max(64, PART // (36 * c)) if t <= step else d)
     width = len(parts[0])
-    if len(parts) == 1:
-        transformed = transformed_weight(weight, arena)
+    whole = transformed_weight(weight, arena) if len(parts) == 1 else None
     gathered_room, input_room, product_room, result_room = (
         arena.take((size * step,), rows.dtype)
         for size in (36 * c, 36 * c, 36 * width, 16 * width))
@@ -91,17 +91,16 @@ def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, arena: Arena, *
         inputs = input_room[:36 * k * c].view(k, 36, c)
         torch.bmm(to_input.expand(k, 36, 36), gathered.view(k, 36, c), out=inputs)
         for number, part in enumerate(parts):
-            if len(parts) > 1:
-                transformed = None  # its memory serves again
-                transformed = transformed_weight(part, arena)
+            transformed = transformed_weight(part, arena) if whole is None else whole
             n, columns = len(part), slice(number * width, number * width + len(part))
             products = product_room[:36 * k * n].view(36, k, n)
             torch.bmm(inputs.transpose(0, 1), transformed, out=products)
+            del transformed  # its memory serves the next part
             results = result_room[:16 * k * n].view(16, k * n)
             torch.mm(to_output, products.view(36, k * n), out=results)
             results = results.view(16 * k, n)
             if affine is not None:
-                affine_relu(results, tuple(x[columns] for x in affine), out=results)
+                affine_relu(results, (affine[0][columns], affine[1][columns]), out=results)
             out[:, columns].index_copy_(0, writes.reshape(-1), results)
 
 

@@ -1,0 +1,6 @@
+from .active_cells_hook import ActiveCellsHook as ActiveCellsHook
+from .autocast import BFloat16OptimWrapper as BFloat16OptimWrapper
+from .channels_last_hook import ChannelsLastHook as ChannelsLastHook
+from .comparison import Score as Score, compare as compare
+from .progress import RichProgressHook as RichProgressHook, progress_display as progress_display
+from .refinement_hook import RefinementVisualizationHook as RefinementVisualizationHook

@@ -1,0 +1,2 @@
+from .backbone import WNet as WNet
+from .head import ScoresHead as ScoresHead

@@ -43,4 +43,4 @@ def __getattr__(name: str) -> Any:
     return HERE.run
 
 
-HERE = sys.modules[__name__]
+HERE: Any = sys.modules[__name__]

@@ -5,10 +5,15 @@ And how mmseg notes the padding of an image.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
 # Heads whose `predict` returns softmax(query class) x sigmoid(mask), with all that inherit from
 # them. By name: importing mmseg's would import mmdet.
@@ -17,9 +22,9 @@ PROBABILITY_HEADS = {'MaskFormerHead', 'Mask2FormerHead'}
 _settled: WeakSet[nn.Module] = WeakSet()
 
 
-def last_head(segmentor: nn.Module) -> nn.Module:
+def last_head(segmentor: nn.Module) -> BaseDecodeHead:
     """The head that gives a segmentor's result, the last one of a cascade."""
-    head = segmentor.decode_head
+    head: Any = segmentor.decode_head
     return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
@@ -69,6 +74,6 @@ def warn_of_probabilities(segmentor: nn.Module, scores: Tensor, key: str) -> Non
             f'{key}=False', stacklevel=2)
 
 
-def padding_of(meta: dict) -> tuple[int, int, int, int]:
+def padding_of(meta: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """Left, right, top and bottom padding of an image in pixels, by mmseg's two names."""
     return tuple(meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0))))

@@ -80,7 +80,7 @@ class Placement(NamedTuple):
         height, width = map(int, inputs.shape[2:])
         return cls(
             slice(top, height - bottom), slice(left, width - right),
-            FLIPS.get(meta.get('flip_direction')) if meta.get('flip') else (),
+            FLIPS.get(meta.get('flip_direction', '')) if meta.get('flip') else (),
             tuple(meta['ori_shape'][:2]) if 'ori_shape' in meta else None)
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmseg.models.segmentors import BaseSegmentor
@@ -148,7 +148,7 @@ class Comparison:
 
 
 def compare(models: dict[str, BaseSegmentor], density: float, size: tuple[int, int],
-            **options) -> Comparison:
+            **options: Any) -> Comparison:
     """Measure the models of :func:`load_models`.
 
     Args:

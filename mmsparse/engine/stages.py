@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
+from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
@@ -55,10 +57,10 @@ class StageClock:
     def __enter__(self) -> StageClock:
         for title, names in STAGES.items():
             for name in names:
-                self._wrap(name, lambda ms, title=title: self._add(title, ms))
+                self._wrap(name, partial(self._add, title))
         predict = self.model.predict
 
-        def timed_predict(*args, **kwargs):
+        def timed_predict(*args: Any, **kwargs: Any) -> list[SegDataSample]:
             for entries in self.milliseconds.values():
                 entries.append(0.0)
             return predict(*args, **kwargs)
@@ -66,7 +68,7 @@ class StageClock:
         self._replace(self.model, 'predict', timed_predict)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for owner, name, before in reversed(self._wrapped):
             delattr(owner, name)  # the class's own is visible again
             if before is not None:
@@ -84,7 +86,7 @@ class StageClock:
             self.model, name)
         original = getattr(owner, attribute)
 
-        def timed(*args, **kwargs):
+        def timed(*args: Any, **kwargs: Any) -> Any:
             synchronize(self.device)
             start = time.perf_counter()
             result = original(*args, **kwargs)

@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmsparse.preprocessing import stack_padded
+from mmsparse.sizes import size_of
 from mmsparse.sparse import UpsampledLogits
 
 
@@ -28,7 +29,7 @@ class IndexedLogits(UpsampledLogits):
     """
 
     def __init__(self, scores: Tensor, index: Tensor, *, threshold: float | None = None) -> None:
-        super().__init__(scores, tuple(index.shape[1:]), mode='nearest', threshold=threshold)
+        super().__init__(scores, size_of(index), mode='nearest', threshold=threshold)
         self.inside = index >= 0
         self._index = index.clamp(min=0)
 

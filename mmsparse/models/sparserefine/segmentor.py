@@ -242,7 +242,8 @@ class SparseRefineSegmentor(BaseSegmentor):
         """
         if inputs.ndim != 4 or inputs.shape[1] != 3:
             raise ValueError(f'images must be [B, 3, H, W], got {list(inputs.shape)}')
-        full = tuple(int(n) for n in inputs.shape[2:])  # tensors while mmengine traces
+        height, width = map(int, inputs.shape[2:])  # tensors while mmengine traces
+        full = height, width
         size = self.low_res_size or tuple(max(1, round(n * self.low_res_scale)) for n in full)
         low = inputs if size == full else F.interpolate(
             inputs, size=size, mode='bilinear', align_corners=False)

@@ -4,6 +4,8 @@ Letters: ``B`` images, ``K`` classes, ``H, W`` full size.
 """
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ class LearnableSelector(Selector):
     THRESHOLD = 'threshold'
     highest_score = 1.0
 
-    def __init__(self, *, num_classes: int, threshold: float = 0.5, **budget) -> None:
+    def __init__(self, *, num_classes: int, threshold: float = 0.5, **budget: Any) -> None:
         if not 0 < threshold < 1:
             raise ValueError('LearnableSelector.threshold must be a probability in (0, 1), got '
                              f'{threshold!r}')

@@ -1,15 +1,17 @@
 """Checkpoints of other models, refused by name."""
 from __future__ import annotations
 
+from typing import Any
+
 from mmsparse.checkpoint import CheckpointError
 
 
-def is_refiner(state_dict: dict, prefix: str = '') -> bool:
+def is_refiner(state_dict: dict[str, Any], prefix: str = '') -> bool:
     """Whether these are weights of a whole model, not of a segmentor alone."""
     return any(k.startswith(f'{prefix}decode_head.extractor.') for k in state_dict)
 
 
-def refuse_foreign_weights(state_dict: dict, prefix: str, *_) -> None:
+def refuse_foreign_weights(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """State-dict hook: a checkpoint without a refiner is not one of this model.
 
     mmengine loads with ``strict=False`` and would only warn, leaving the refiner untrained.

@@ -92,11 +92,11 @@ def refine_windows(refine: Callable[[SparseMap, Tensor], Tensor], pixels: Sparse
     Returns:
         ``[N, K]``; with one window exactly ``refine(pixels, low_logits)``.
     """
-    total = count = None
+    total = count = low_logits.new_zeros(0)
     for window in windows(pixels.topology.spatial_shape, crop_size, stride):
         part, rows = pixels.crop(*window)
         refined = refine(part, low_logits[rows])
-        if total is None:
+        if not len(total):
             total = refined.new_zeros(low_logits.shape)
             count = refined.new_zeros(len(low_logits), 1)
         total[rows] += refined

@@ -49,7 +49,7 @@ def batch_metas(inputs: Tensor, data_samples: Sequence[SegDataSample] | None = N
     """
     if data_samples:
         return [sample.metainfo for sample in data_samples]
-    size = tuple(inputs.shape[2:])
+    size = tuple(map(int, inputs.shape[2:]))  # tensors while torch traces
     return [dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
             for _ in range(len(inputs))]
 
@@ -77,7 +77,7 @@ class Placement(NamedTuple):
     def of(cls, meta: Mapping[str, Any], inputs: Tensor) -> Placement:
         """As mmseg's metainfo of one image of ``inputs``, ``[B, C, H, W]``, says."""
         left, right, top, bottom = padding_of(meta)
-        height, width = map(int, inputs.shape[2:])  # tensors while mmengine traces
+        height, width = map(int, inputs.shape[2:])
         return cls(
             slice(top, height - bottom), slice(left, width - right),
             FLIPS.get(meta.get('flip_direction', '')) if meta.get('flip') else (),

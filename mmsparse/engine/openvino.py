@@ -14,6 +14,8 @@ import torch
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor, nn
 
+from mmsparse.preprocessing import batch_metas
+
 # Sizes whose compiled networks are kept: each holds the weights once more.
 SIZES = 4
 
@@ -28,9 +30,7 @@ class Network(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``[B, 3, H, W]`` to ``[B, K, H, W]``."""
-        size = torch.Size(int(n) for n in inputs.shape[2:])  # tensors while torch traces
-        meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
-        return self.encode_decode(inputs, [dict(meta) for _ in range(len(inputs))])
+        return self.encode_decode(inputs, batch_metas(inputs))
 
 
 class OpenVINOEncodeDecode:

@@ -12,6 +12,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from mmsparse.apis import inference, init_model, read_image
 from mmsparse.datasets import CamVidDataset
+from mmsparse.engine.loading import load_model
 from tests.models.test_crm_objects import Fake, blobs, with_scores
 from tests.models.tiny import refine_cfg, refined_cfg
 
@@ -46,10 +47,12 @@ def model():
 
 
 @pytest.fixture
-def checkpoint(model, tmp_path):
-    """Weights of ``model`` with the classes of a data set that no config names."""
+def checkpoint(tmp_path):
+    """Weights with the classes of a data set that no config names."""
+    state = load_model(config(), None, 'cpu').state_dict()
+    state['decode_head.classifier.bias'][:] = torch.arange(5)
     path = tmp_path / 'weights.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=META)), path)
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=META)), path)
     return path
 
 
@@ -63,11 +66,29 @@ def test_model_is_ready_to_predict(model):
     assert next(init_model(config()).parameters()).device.type == device
 
 
-def test_weights_and_classes_come_from_the_checkpoint(model, checkpoint):
+def test_weights_and_classes_come_from_the_checkpoint(checkpoint):
     loaded = init_model(config(), checkpoint, device='cpu')
     assert loaded.dataset_meta == META
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, loaded.state_dict()[name])
+    assert torch.equal(loaded.decode_head.classifier.bias, torch.arange(5.))
+
+
+def test_it_is_the_model_of_the_config_ready_for_inference(checkpoint, image):
+    """Batch norms are folded; what is predicted stays."""
+    fused, model = init_model(config(), checkpoint, device='cpu'), load_model(
+        config(), checkpoint, 'cpu')
+    norms = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in x.modules()) for x in (fused, model)]
+    assert norms[0] < norms[1] and not any(p.requires_grad for p in fused.parameters())
+    found, expected = (inference(x, image).pred_sem_seg.data for x in (fused, model))
+    assert (found == expected).float().mean() > 0.999
+
+
+def test_backend_and_precision(image):
+    found = [inference(init_model(config(), device='cpu', **how), image)
+             for how in ({}, dict(backend='openvino'), dict(dtype='bfloat16'))]
+    assert all(sample.pred_sem_seg.data.shape == found[0].pred_sem_seg.data.shape
+               for sample in found)
+    with pytest.raises(ValueError, match="backend must be one of .*, got 'onnx'"):
+        init_model(config(), device='cpu', backend='onnx')
 
 
 def test_without_a_checkpoint_classes_come_from_the_test_set(model):
@@ -236,10 +257,9 @@ def test_stock_inferencer_takes_our_config(root, tmp_path, file, name):
     path = root / 'configs/sparserefine' / f'{name}.py'
     small = {'segmentor_checkpoint': None, 'decode_head.extractor.channels': (4, 8)}
     small = {f'model.{key}': value for key, value in small.items()}
-    model = init_model(path, device='cpu', cfg_options=small)
     weights = tmp_path / 'weights.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=model.dataset_meta)),
-               weights)
+    torch.save(dict(state_dict=load_model(path, None, 'cpu', small).state_dict()), weights)
+    model = init_model(path, weights, device='cpu', cfg_options=small)
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(small)
     inferencer = MMSegInferencer(model=cfg, weights=str(weights), device='cpu')

@@ -111,7 +111,7 @@ META = dict(ori_shape=(96, 96), img_shape=(96, 96), padding_size=[0] * 4)
 
 
 def crm(kind, **settings):
-    model = MODELS.build(ConfigDict(refined_cfg(**settings) | dict(base=segmentor(kind))))
+    model = MODELS.build(ConfigDict(refined_cfg(**settings) | dict(segmentor=segmentor(kind))))
     return lambda: model.eval().upsampled(torch.randn(1, 3, 96, 96), META).full()
 
 

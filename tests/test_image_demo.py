@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmsparse.apis import inference, init_model
+from mmsparse.engine.loading import load_model
 from tests.models.tiny import refine_cfg, segmentor_cfg
 from tests.test_apis import config
 
@@ -51,8 +52,9 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo')
     for name, model in (('config', None), ('other', segmentor_cfg())):
         config(model=model, metainfo=dict(classes=tuple('abcde'))).dump(folder / f'{name}.py')
-        built = init_model(folder / f'{name}.py', device='cpu')
-        torch.save(dict(state_dict=built.state_dict(), meta=dict(dataset_meta=built.dataset_meta)),
+        built = load_model(folder / f'{name}.py', None, 'cpu')
+        meta = dict(built.cfg.test_dataloader.dataset.metainfo)
+        torch.save(dict(state_dict=built.state_dict(), meta=dict(dataset_meta=meta)),
                    folder / ('weights.pth' if model is None else 'other.pth'))
     (folder / 'images').mkdir()
     rng = np.random.default_rng(0)
@@ -162,7 +164,7 @@ def many(files):
     names = [f'class {k}' for k in range(300)]
     cfg = config(model=refine_cfg(num_classes=300), metainfo=dict(classes=names))
     cfg.dump(files / 'many.py')
-    model = init_model(files / 'many.py', device='cpu')
+    model = load_model(files / 'many.py', None, 'cpu')
     model.segmentor.decode_head.conv_seg.bias.data[280] = 100
     for name, classes in (('many', names), ('odd', names[:2])):
         torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(

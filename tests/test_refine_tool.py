@@ -16,6 +16,7 @@ from mmengine.config import Config
 from pycocotools import mask as coco
 
 from mmsparse.apis import init_model, refine_mask
+from mmsparse.engine.loading import load_model
 from mmsparse.masks import check_mask, read_mask, write_mask
 
 CONFIG = 'configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'
@@ -89,7 +90,7 @@ def files(tmp_path_factory, root):
     cfg.merge_from_dict(THIN)
     cfg.dump(folder / 'crm.py')
     torch.manual_seed(0)
-    model = init_model(folder / 'crm.py', device='cpu')
+    model = load_model(folder / 'crm.py', None, 'cpu')
     torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'crm.pth')
     g = np.random.default_rng(0)
     for name, size in (('a', (96, 130)), ('b', (120, 100)), ('c', (90, 90))):

@@ -65,12 +65,13 @@ def test_the_file_is_a_plain_state_dict_in_half_precision(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_it_loads_and_predicts(name):
     address = f'{zoo.SCHEME}{name}'
-    model = init_model(address, device='cpu')
+    model = load_model(address, None, 'cpu')
     state, weights = model.state_dict(), torch.load(zoo.FOLDER / f'{name}.pth')
     assert state.keys() == weights.keys()
     assert all(torch.equal(state[key].half(), value.half()) for key, value in weights.items())
     assert not any(v.dtype == torch.float16 for v in state.values())
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    model = init_model(address, device='cpu')
     if hasattr(model, 'refine_scale'):
         assert refine_mask(image, image[..., 0], model).shape == (96, 128)
     else:
@@ -136,7 +137,7 @@ def test_weights_have_to_fit():
 
 def test_config_and_weights_apart(tmp_path):
     """A name in place of the config alone, and of the checkpoint alone."""
-    model = init_model(ADDRESS, device='cpu')
+    model = load_model(ADDRESS, None, 'cpu')
     for value in model.parameters():
         value.data.fill_(0.5)
     torch.save(model.state_dict(), tmp_path / 'own.pth')
@@ -218,7 +219,7 @@ def test_training_goes_on_from_a_name(command, monkeypatch):
 
 
 def test_publish(copy, command, tmp_path, capsys):
-    model = init_model(ADDRESS, device='cpu')
+    model = load_model(ADDRESS, None, 'cpu')
     with torch.no_grad():
         model.decode_head.conv_seg.weight.fill_(1 / 3)
     state, file = model.state_dict(), tmp_path / 'own.pth'
@@ -242,7 +243,7 @@ def test_publish(copy, command, tmp_path, capsys):
     (lambda s: s.update({'decode_head.conv_seg.bias': torch.full((3,), 7e4)}),
      r'decode_head\.conv_seg\.bias is not finite in half precision')])
 def test_publish_refuses(copy, command, tmp_path, change, message):
-    state = dict(init_model(ADDRESS, device='cpu').state_dict())
+    state = dict(load_model(ADDRESS, None, 'cpu').state_dict())
     change(state)
     torch.save(state, tmp_path / 'own.pth')
     with pytest.raises(SystemExit, match=f'(?s){message}'):

@@ -39,6 +39,10 @@ def parse_args() -> argparse.Namespace:
                              'classes, else 16-bit')
     parser.add_argument('--device', help="such as 'cuda:0' or 'cpu' (default: a GPU if there is "
                                          'one)')
+    parser.add_argument('--backend', choices=('torch', 'openvino'), default='torch',
+                        help='what computes the low-resolution pass; openvino is for CPUs')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
+                        help='what is computed in: bfloat16 for CPUs that can')
     parser.add_argument('--window', action='store_true', help='show each picture in a window')
     parser.add_argument('--force', action='store_true', help='overwrite files')
     args = parser.parse_intermixed_args()  # options may stand between the positionals
@@ -98,8 +102,9 @@ def scoring_model(args: argparse.Namespace) -> SparseRefineSegmentor:
 
     try:
         with one_line_errors():
-            model = init_model(args.config, args.checkpoint, args.device)
-    except FileNotFoundError as error:
+            model = init_model(args.config, args.checkpoint, args.device, backend=args.backend,
+                               dtype=args.dtype)
+    except (FileNotFoundError, ValueError) as error:
         stop(str(error))
     if not isinstance(model, SparseRefineSegmentor):
         stop(f'{args.config} builds {type(model).__name__}, not SparseRefineSegmentor: nothing is '

@@ -128,7 +128,6 @@ def main() -> None:
 
     from mmsparse.apis import init_model, refine_mask
     from mmsparse.engine import progress_display
-    from mmsparse.engine.fusion import fuse_for_inference
     from mmsparse.masks import read_mask, write_mask
 
     options = dict(args.cfg_options or {})
@@ -136,7 +135,6 @@ def main() -> None:
         options['model.test_cfg.max_bytes'] = int(args.max_gib * 2**30)
     with one_line_errors():
         model = init_model(args.config, args.checkpoint, args.device, options)
-    model = fuse_for_inference(model)
     failed = []
     with progress_display() as progress:
         task = progress.add_task('Refine', total=len(pairs), note='')

@@ -1,20 +1,24 @@
-# SparseRefine on BDD100K. alpha and schedule are those of Cityscapes, the paper's for this dataset are
-# not known to us: calibrate alpha first.
-_base_ = ['./fcn-hr48_4xb4-80k_bdd100k-360x640.py', '../_base_/refine_46k.py']
+# SparseRefine on BDD100K. alpha and schedule are those of Cityscapes: the paper's for
+# this data set are not known to us. Calibrate alpha first.
+_base_ = [
+    './fcn-hr48_4xb4-80k_bdd100k-360x640.py', '../_base_/models/sparserefine.py',
+    '../_base_/refine_46k.py',
+]
+# What you may want to change
+alpha = 0.3  # entropy from which a pixel is refined, in nats
+low_res_scale = 0.5  # of the image's size, what the segmentor sees
+stages = (32, 64, 128, 256, 512, 1024)  # channels of the refiner's stages
+segmentor_checkpoint = 'work_dirs/fcn-hr48_4xb4-80k_bdd100k-360x640/iter_80000.pth'
 
+sparserefine = _base_.sparserefine
+sparserefine.selector.alpha = alpha
+sparserefine.decode_head.extractor.channels = stages
 model = dict(
-    _delete_=True,
-    type='mmsparse.SparseRefineSegmentor',
-    segmentor={{_base_.model}},
-    segmentor_checkpoint='work_dirs/fcn-hr48_4xb4-80k_bdd100k-360x640/iter_80000.pth',
+    sparserefine,
+    segmentor=_base_.model,
+    segmentor_checkpoint=segmentor_checkpoint,
     data_preprocessor=dict(_base_.model.data_preprocessor, size=_base_.crop_size),
-    low_res_scale=0.5,
-    selector=dict(type='mmsparse.EntropySelector', alpha=0.3, min_points=256),
-    decode_head=dict(
-        type='mmsparse.SparseRefineHead',
-        extractor=dict(type='mmsparse.SparseUNet', channels=(32, 64, 128, 256, 512, 1024)),
-        ensembler=dict(type='mmsparse.GatedEnsembler')),
-    test_cfg=dict(mode='whole', seg_logits=False))
+    low_res_scale=low_res_scale)
 train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
 test_dataloader = val_dataloader

@@ -3,7 +3,14 @@
 _base_ = [
     '../_base_/models/swiftnet-ss_r18.py', '../_base_/datasets/camvid-720x960.py',
     '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
+    '../_base_/models/sparserefine.py',
 ]
+# What you may want to change
+alpha = 0.72  # entropy from which a pixel is refined, in nats
+low_res_scale = 0.5  # of the image's size, what the segmentor sees
+stages = (16, 32, 64)  # channels of the refiner's stages
+segmentor_checkpoint = 'work_dirs/swiftnet-ss_r18_1xb8-1k_camvid-360x480/iter_1000.pth'
+
 train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
     dict(type='LoadAnnotations'),
@@ -23,19 +30,15 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=1e-5, power=0.9, begin=20, end=800, by_epoch=False),
 ]
 train_cfg = dict(max_iters=800, val_interval=800)
+sparserefine = _base_.sparserefine
+sparserefine.selector.alpha = alpha
+sparserefine.decode_head.extractor.channels = stages
 model = dict(
-    _delete_=True,
-    type='mmsparse.SparseRefineSegmentor',
+    sparserefine,
     segmentor=segmentor,
-    segmentor_checkpoint='work_dirs/swiftnet-ss_r18_1xb8-1k_camvid-360x480/iter_1000.pth',
-    low_res_scale=0.5,
-    joint_aug='post_lr',
-    selector=dict(type='mmsparse.EntropySelector', alpha=0.72, min_points=256),
-    decode_head=dict(
-        type='mmsparse.SparseRefineHead',
-        extractor=dict(type='mmsparse.SparseUNet', channels=(16, 32, 64)),
-        ensembler=dict(type='mmsparse.GatedEnsembler')),
-    test_cfg=dict(mode='whole', seg_logits=False))
+    segmentor_checkpoint=segmentor_checkpoint,
+    low_res_scale=low_res_scale,
+    joint_aug='post_lr')
 default_hooks = dict(
     checkpoint=dict(interval=800),
     visualization=dict(_delete_=True, type='mmsparse.RefinementVisualizationHook'))

@@ -1,4 +1,5 @@
 """The five baselines of the paper: configs by inheritance, at real widths on small images."""
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,36 @@ def test_the_config_is_the_papers(name):
                      'RandomFlip', 'PhotoMetricDistortion', 'PackSegInputs']
     assert cfg.model.segmentor_checkpoint.startswith(
         f'work_dirs/{Path(low_config(name).filename).stem}/')
+
+
+KNOBS = sorted(f.name for f in FOLDER.glob('sparserefine_*.py')
+               if '# What you may want to change' in f.read_text())
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(n, marks=() if 'segnext' in n or 'camvid' in n or 'isic' in n else
+                 pytest.mark.slow) for n in KNOBS])
+def test_what_a_user_changes_on_top_reaches_the_model(name, tmp_path):
+    text = (FOLDER / name).read_text()
+    for old, new in (("'./", f"'{FOLDER}/"), ("'../", f"'{FOLDER.parent}/"),
+                     (r'^alpha = \S+', 'alpha = 0.123'), (r'^stages = \(.*\)', 'stages = (3, 5)'),
+                     (r"^segmentor_checkpoint = '.*'", "segmentor_checkpoint = 'mine.pth'"),
+                     (r'^low_res_scale = \S+', 'low_res_scale = 0.25'),
+                     (r'^low_res_size = \(.*\)', 'low_res_size = (7, 9)')):
+        text = re.sub(old, new, text, flags=re.M)
+    (tmp_path / 'mine.py').write_text(text)
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    assert cfg.model.selector.alpha == 0.123
+    assert cfg.model.decode_head.extractor.channels == (3, 5)
+    assert cfg.model.segmentor_checkpoint == 'mine.pth'
+    size = dict(low_res_size=(7, 9)) if 'segnext' in name else dict(low_res_scale=0.25)
+    assert {k: v for k, v in cfg.model.items() if k.startswith('low_res')} == size
+
+
+def test_every_config_of_its_own_has_what_a_user_changes_on_top():
+    """Those that inherit a whole refiner change it by its keys."""
+    for file in FOLDER.glob('sparserefine_*.py'):
+        assert ('_base_.sparserefine' in file.read_text()) == (file.name in KNOBS)
 
 
 @BASELINES

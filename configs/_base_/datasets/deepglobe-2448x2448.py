@@ -1,60 +1,18 @@
 # DeepGlobe Land Cover at full resolution. The environment variable MMSPARSE_DATA names the folder
-# that holds `deepglobe`; without it, `data` in the current folder.
+# that holds `deepglobe`; without it, `data` in the current folder. Loading and augmentation as on
+# BDD100K.
+_base_ = './bdd100k-720x1280.py'
 dataset_type = 'mmsparse.DeepGlobeLandCoverDataset'
 data_root = '{{$MMSPARSE_DATA:data}}/deepglobe'
 # Below half the picture: nothing is padded at the smallest ratio.
 crop_size = (1024, 1024)
-train_pipeline = [
-    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(2448, 2448), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-tta_pipeline = [
-    dict(type='LoadImageFromFile', color_type='color_ignore_orientation'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.75, 1.0, 1.25)],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ]),
-]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
-        pipeline=test_pipeline))
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].scale = (2448, 2448)  # RandomResize
+train_pipeline[3].crop_size = crop_size  # RandomCrop
+train_dataloader = dict(dataset=dict(
+    type=dataset_type, data_root=data_root, pipeline=train_pipeline,
+    data_prefix=dict(img_path='images/train', seg_map_path='labels/train')))
+val_dataloader = dict(dataset=dict(
+    type=dataset_type, data_root=data_root,
+    data_prefix=dict(img_path='images/val', seg_map_path='labels/val')))
 test_dataloader = val_dataloader
-val_evaluator = [
-    dict(type='IoUMetric', iou_metrics=['mIoU']),
-    dict(type='mmsparse.IoUBySizeMetric'),
-]
-test_evaluator = val_evaluator

@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 from mmsparse.datasets import LoadLowResLogits, LoadMasks
 from mmsparse.engine.config import read_config
 from mmsparse.masks import check_mask, decode_array, read_mask, write_mask
-from mmsparse.rle import decode_mask, decode_window
+from mmsparse.rle import decode_mask, decode_patch
 from mmsparse.sparse import EntropySelector
 
 # Few cases in the suite, 10,000 in the nightly run.
@@ -267,7 +267,7 @@ def test_any_code(cases):
         assert list(mask.shape) == size and mask.dtype == bool
         theirs = coco.frPyObjects(code, *size) if isinstance(counts, list) else code
         assert np.array_equal(coco.decode(theirs), mask)
-        window = decode_window(theirs)
+        window = decode_patch(theirs)
         whole = np.zeros(size, bool)
         h, w = window.mask.shape
         whole[window.top:window.top + h, window.left:window.left + w] = window.mask

@@ -111,6 +111,16 @@ def test_benchmark_by_openvino_in_bfloat16(root, tmp_path):
     assert (figures['backend'], figures['dtype']) == ('openvino', 'bfloat16')
     dense, refined = figures['results']
     assert dense['gmacs'] is None and refined['stages']['low-resolution pass'] > 0
+    assert not figures['other_classes']  # of random weights
+
+
+def test_benchmark_tells_what_bfloat16_changes(root, tmp_path, segmentor):
+    result = run(root, tmp_path, 'benchmark', DENSE, '--checkpoints', segmentor, '--shape', 128,
+                 256, '--iterations', 1, '--warmup', 1, '--fuse', '--dtype', 'bfloat16', '--out',
+                 'b.json')
+    assert result.returncode == 0, result.stderr
+    changed = json.loads((tmp_path / 'b.json').read_text())['other_classes'][DENSE.stem]
+    assert 0 < changed < 0.2 and f'{changed:.2%}' in result.stdout
 
 
 @pytest.mark.parametrize(('options', 'message'), [

@@ -2,7 +2,8 @@
 
 The first config is what the others are compared with; name a dense high-resolution config first and
 SparseRefine configs after it. Without checkpoints the weights are random: then give --density, or
-what a selector chooses means nothing.
+what a selector chooses means nothing. With checkpoints, --backend and --dtype are also judged by
+the share of the pixels of four built-in scenes that they give other classes.
 """
 
 from __future__ import annotations
@@ -71,8 +72,12 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def result_tables(rows: list[Measurement], parameters: dict[str, int], title: str) -> list[Table]:
-    """Models below each other: totals, and the stages of those that have them."""
+def result_tables(rows: list[Measurement], parameters: dict[str, int], changed: dict[str, float],
+                  title: str) -> list[Table]:
+    """Models below each other: totals, and the stages of those that have them.
+
+    ``changed`` is the share of pixels, by model, whose class another precision changed.
+    """
     from rich.table import Table
 
     def table(title: str, *names: str) -> Table:
@@ -82,7 +87,7 @@ def result_tables(rows: list[Measurement], parameters: dict[str, int], title: st
         return table
 
     totals = table(title, 'ms / image', 'p95', 'speed', 'refined', 'parameters', 'GMACs',
-                   'peak MiB')
+                   'peak MiB', *(['other classes'] if changed else []))
     titles = list(dict.fromkeys(title for row in rows for title in row.stages))
     stages = table('ms / image by stage, each with the device synchronized', *titles)
     base: dict[tuple, float] = {}
@@ -92,7 +97,8 @@ def result_tables(rows: list[Measurement], parameters: dict[str, int], title: st
         totals.add_row(
             *head, f'{row.milliseconds:.1f}', f'{row.p95:.1f}', f'{first / row.milliseconds:.2f}x',
             '' if row.density is None else f'{row.density:.1%}', f'{parameters[row.name]:,}',
-            '' if row.gmacs is None else f'{row.gmacs:.1f}', f'{row.peak_mib:.0f}')
+            '' if row.gmacs is None else f'{row.gmacs:.1f}', f'{row.peak_mib:.0f}',
+            *([f'{changed[row.name]:.2%}'] if changed else []))
         if row.stages:
             stages.add_row(*head, *(f'{row.stages.get(t, 0):.1f}' for t in titles))
     return [totals, stages] if titles else [totals]
@@ -111,7 +117,7 @@ def main() -> None:
     from rich.console import Console
 
     from mmsparse.engine import progress_display
-    from mmsparse.engine.benchmark import benchmark
+    from mmsparse.engine.benchmark import benchmark, scene_classes
     from mmsparse.engine.fusion import fuse_for_inference
     from mmsparse.engine.loading import load_model
     from mmsparse.engine.machine import machine
@@ -130,9 +136,15 @@ def main() -> None:
     parameters = {name: sum(p.numel() for part, p in model.named_parameters()
                             if not part.startswith('auxiliary_head'))
                   for name, model in models.items()}
+    changed: dict[str, float] = {}
     if args.fuse:
+        trained = (args.backend, args.dtype) != ('torch', 'float32') and None not in checkpoints
+        before = {name: scene_classes(model, args.shape) for name, model in models.items()
+                  if trained}
         models = {name: fuse_for_inference(model, backend=args.backend, dtype=args.dtype)
                   for name, model in models.items()}
+        changed = {name: float((scene_classes(models[name], args.shape) != classes).float().mean())
+                   for name, classes in before.items()}
     refining = [name for name, model in models.items()
                 if isinstance(model, SparseRefineSegmentor)]
     densities = {} if args.density is None else dict.fromkeys(refining, args.density)
@@ -153,7 +165,7 @@ def main() -> None:
     title = (f'{height}x{width}, {facts["device"]}, torch {facts["torch"]}, '
              f'{facts["engine"]}')
     console = Console(width=None if Console().is_terminal else 160)
-    for table in result_tables(rows, parameters, title):
+    for table in result_tables(rows, parameters, changed, title):
         console.print(table)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +173,7 @@ def main() -> None:
                        fused=args.fuse, backend=args.backend, dtype=args.dtype,
                        parameters=parameters,
                        random_weights=None in checkpoints,
-                       results=[r.as_dict() for r in rows])
+                       other_classes=changed, results=[r.as_dict() for r in rows])
         args.out.write_text(json.dumps(summary, indent=2) + '\n')
 
 

@@ -99,6 +99,14 @@ def scene_batch(batch_size: int, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in scenes]))
 
 
+@torch.no_grad()
+def scene_classes(model: BaseSegmentor, size: tuple[int, int], count: int = 4) -> Tensor:
+    """What a model takes the pixels of some built-in scenes for, int64 ``[count, H, W]``."""
+    images = scene_batch(count, tuple(size))
+    return torch.cat([model.test_step(dict(inputs=[image], data_samples=plain_samples(image[None])))
+                      [0].pred_sem_seg.data.cpu() for image in images])
+
+
 @contextlib.contextmanager
 def forced_selection(model: SparseRefineSegmentor, mask: Tensor) -> Iterator[None]:
     """Let a model refine these pixels; its selector runs, but is not listened to.

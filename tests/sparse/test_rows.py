@@ -19,7 +19,7 @@ from mmsparse.sparse import (
 )
 from mmsparse.sparse.backends import gathered
 from mmsparse.sparse.backends.arena import Arena
-from mmsparse.sparse.backends.winograd import squares
+from mmsparse.sparse.backends.winograd import affine_relu, squares
 from tests.oracles import as_pixels, boundary_mask, loop_down, loop_subm, loop_up
 
 
@@ -291,3 +291,18 @@ def test_cpu_inference_needs_no_spconv(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'spconv', None)
     pixels, x = case(2, 20, 21, 0.3, 4, dtype=torch.float32)
     assert SubMConv2d(4, 5)(x).rows().shape == (len(pixels), 5)
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(('n', 'channels'), [
+    (0, 16), (1, 16), (31, 16), (32, 16), (1000, 7), (70, 512), (9, 600)])
+def test_norms_of_narrow_rows(n, channels, dtype, tolerance):
+    """Folded into wide ones, whatever is left over; of columns of wider rows; in place."""
+    g = torch.Generator().manual_seed(0)
+    wide = torch.randn(n, channels + 3, generator=g).to(dtype)
+    scale, shift = (torch.randn(channels, generator=g).to(dtype) for _ in range(2))
+    for rows in (wide[:, :channels].contiguous(), wide[:, 3:]):
+        expected = (rows.double() * scale.double() + shift.double()).relu()
+        for out in (torch.empty(n, channels, dtype=dtype), rows):
+            affine_relu(rows, (scale, shift), out=out)
+            torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)

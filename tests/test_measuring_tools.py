@@ -264,12 +264,13 @@ def test_bench_writes_ratios_and_sets_them_beside_the_committed(root, tmp_path):
                 0.1, 1.0, '--out', tmp_path)
     assert plots.returncode == 0, plots.stderr
     figures = json.loads((tmp_path / 'plots.json').read_text())
-    assert (tmp_path / 'break_even.png').is_file() and list(figures['break_even']) == ['hrnet']
-    refined = pair['refined']
-    rest = refined['milliseconds'] - refined['stages']['U-Net']
-    for share, speedup in figures['break_even']['hrnet']['speedup'].items():
-        assert speedup == pytest.approx(
-            pair['dense']['milliseconds'] / (rest + figures['unet_ms']['6'][share]))
+    assert (tmp_path / 'break_even.png').is_file()
+    assert list(figures['break_even']) == ['hrnet', 'hrnet_s']
+    for model, name, unet in (('refined', 'hrnet', '6'), ('refined-s', 'hrnet_s', 's')):
+        rest = pair[model]['milliseconds'] - pair[model]['stages']['U-Net']
+        for share, speedup in figures['break_even'][name]['speedup'].items():
+            assert speedup == pytest.approx(
+                pair['dense']['milliseconds'] / (rest + figures['unet_ms'][unet][share]))
 
 
 def test_plots_need_a_summary(root, tmp_path):

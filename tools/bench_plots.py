@@ -1,8 +1,8 @@
 """When refinement pays: plots of docs/benchmarks/, from the summary of `make bench` and new runs.
 
-1. Break-even: speed-up over dense inference against the share of active pixels, for the paper's
-   five baselines. The sparse U-Net is timed at every share; the other times are those of the
-   summary.
+1. Break-even: speed-up over the fastest dense inference against the share of active pixels, for the
+   paper's five baselines, with the paper's U-Net and with that of sparserefine-s. The U-Nets are
+   timed at every share; the other times are those of the summary.
 2. Scaling: FCN-HRNet-W48, dense against refined, from 0.5 to 24 megapixels, and in batches at
    512x1024, with the peak memory of both. A size whose dense inference would need more than 70 %
    of the free memory is left out of the dense line.
@@ -21,10 +21,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / 'docs' / 'benchmarks'
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
-STAGES = dict(hrnet=6, segformer=6, mask2former_t=5, mask2former_l=6, segnext=6)
+# The sparse U-Nets, and which of them a baseline has beside the light one.
+UNETS = {'5': (32, 64, 128, 256, 512), '6': (32, 64, 128, 256, 512, 1024), 's': (16, 32, 64, 128)}
+STAGES = dict(hrnet='6', segformer='6', mask2former_t='5', mask2former_l='6', segnext='6')
 SIZES = ((512, 1024), (704, 1408), (1024, 2048), (1408, 2816), (2048, 4096), (3456, 6912))
 BATCHES = (1, 2, 4)
-CHANNELS = (32, 64, 128, 256, 512, 1024)
+SCALED = 'dense', 'refined', 'refined-s'
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def unet_times(size: tuple[int, int], shares: list[float]) -> dict[str, dict[str, float]]:
-    """Milliseconds of the sparse U-Net, engine='auto', by stages and share of active pixels.
+    """Milliseconds of the sparse U-Nets, engine='auto', by name and share of active pixels.
 
     In the precision of the fastest refinement.
     """
@@ -56,13 +58,13 @@ def unet_times(size: tuple[int, int], shares: list[float]) -> dict[str, dict[str
     device = torch.device('cpu')
     dtype = getattr(torch, variants(device)[-1].dtype)
     times: dict[str, dict[str, float]] = {}
-    for stages in sorted(set(STAGES.values())):
-        times[str(stages)] = {}
+    for name, channels in UNETS.items():
+        times[name] = {}
         for share in shares:
-            rows = compare_engines(CHANNELS[:stages], thin_bands(size, share), ('auto',),
+            rows = compare_engines(channels, thin_bands(size, share), ('auto',),
                                    device=device, dtype=dtype, iterations=2)
-            times[str(stages)][str(share)] = rows['auto']['ms']
-            print(f'{stages} stages, {share:.0%} active: {rows["auto"]["ms"]:.0f} ms', flush=True)
+            times[name][str(share)] = rows['auto']['ms']
+            print(f'U-Net {name}, {share:.0%} active: {rows["auto"]["ms"]:.0f} ms', flush=True)
     return times
 
 
@@ -70,27 +72,30 @@ def break_even(summary: dict[str, Any], times: dict[str, dict[str, float]]
                ) -> dict[str, dict[str, Any]]:
     """Speed-up of every baseline at every share, and the share at which it falls to 1.
 
-    Between two shares the U-Net's time is taken to be linear; ``None`` if it stays above 1.
+    Of ``sparserefine-s`` under the name with ``_s``. Between two shares the U-Net's time is taken
+    to be linear; 0 if it is below 1 at every share, ``None`` if it stays above.
     """
     curves = {}
     for name, stages in STAGES.items():
         pair = summary.get(f'pair_{name}')
         if pair is None:
             continue
-        dense, refined = pair['dense']['milliseconds'], pair['refined']
-        rest = refined['milliseconds'] - refined['stages']['U-Net']
-        line = [(float(share), ms) for share, ms in times[str(stages)].items()]
-        even = None
-        for (s0, t0), (s1, t1) in itertools.pairwise(line):
-            if rest + t0 <= dense < rest + t1:
-                even = s0 + (s1 - s0) * (dense - rest - t0) / (t1 - t0)
-        curves[name] = dict(break_even=even,
-                            speedup={str(s): dense / (rest + ms) for s, ms in line})
+        dense = pair['dense']['milliseconds']
+        for suffix, model, unet in (('', 'refined', stages), ('_s', 'refined-s', 's')):
+            refined = pair[model]
+            rest = refined['milliseconds'] - refined['stages']['U-Net']
+            line = [(float(share), ms) for share, ms in times[unet].items()]
+            even = 0.0 if rest + line[0][1] > dense else None
+            for (s0, t0), (s1, t1) in itertools.pairwise(line):
+                if rest + t0 <= dense < rest + t1:
+                    even = s0 + (s1 - s0) * (dense - rest - t0) / (t1 - t0)
+            curves[name + suffix] = dict(break_even=even,
+                                         speedup={str(s): dense / (rest + ms) for s, ms in line})
     return curves
 
 
 def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
-    """HRNet-W48, dense and refined, each in its fastest way, at sizes and batch sizes."""
+    """HRNet-W48, dense and refined, all in the fastest way, at sizes and batch sizes."""
     import psutil
     import torch
 
@@ -101,14 +106,15 @@ def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
     density = BASELINES['hrnet'].density
     how = variants(device)[-1][1:]
     loaded = load_models(BASELINES['hrnet'], ROOT / 'configs' / 'sparserefine', device,
-                         [Variant(model, *how) for model in ('dense', 'refined')])
+                         [Variant(model, *how) for model in SCALED])
     models = {name.split()[0]: model for name, model in loaded.items()}
     for size, batch_size in cases:
         pixels = size[0] * size[1] * batch_size
         fits = need * pixels < 0.7 * psutil.virtual_memory().available
-        chosen = models if fits else dict(refined=models['refined'])
-        measurements = benchmark(chosen, size=size, batch_size=batch_size, warmup=1,
-                          densities=dict(refined=density), iterations=3 if pixels < 3e6 else 1)
+        refiners = dict.fromkeys(SCALED[1:], density)
+        chosen = models if fits else {name: models[name] for name in refiners}
+        measurements = benchmark(chosen, size=size, batch_size=batch_size, densities=refiners,
+                                 warmup=1, iterations=3 if pixels < 3e6 else 1)
         row: dict[str, Any] = dict(size=list(size), batch_size=batch_size)
         row |= {m.name: dict(ms=m.milliseconds, peak_mib=m.peak_mib) for m in measurements}
         if fits:
@@ -119,7 +125,7 @@ def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
 
 
 def plot_break_even(curves: dict[str, dict[str, Any]], title: str, path: Path) -> None:
-    """One line per baseline; a dot at the paper's share."""
+    """One line per baseline, dashed for sparserefine-s; a dot at the paper's share."""
     import matplotlib as mpl
 
     mpl.use('Agg')
@@ -129,15 +135,16 @@ def plot_break_even(curves: dict[str, dict[str, Any]], title: str, path: Path) -
     from mmsparse.engine.baselines import BASELINES
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
-    for name, curve in curves.items():
-        shares = [float(s) for s in curve['speedup']]
-        speedups = list(curve['speedup'].values())
-        line, = axes.plot(shares, speedups, label=BASELINES[name].name)
-        paper = BASELINES[name].density
-        axes.plot(paper, np.interp(paper, shares, speedups), 'o', color=line.get_color())
+    for number, name in enumerate(n for n in curves if not n.endswith('_s')):
+        for suffix, style in (('', '-'), ('_s', '--')):
+            curve, paper = curves[name + suffix]['speedup'], BASELINES[name].density
+            shares, speedups = [float(s) for s in curve], list(curve.values())
+            label = None if suffix else BASELINES[name].name
+            axes.plot(shares, speedups, style, color=f'C{number}', label=label)
+            axes.plot(paper, np.interp(paper, shares, speedups), 'o', color=f'C{number}')
     axes.axhline(1, color='black', linewidth=0.8)
     axes.set(xscale='log', yscale='log', xlabel='share of active pixels (dot: in the paper)',
-             ylabel='speed-up over dense inference', title=title)
+             ylabel='speed-up over the fastest dense inference', title=title)
     ticks = [0.5, 1, 2, 4, 8]
     axes.set_yticks(ticks, [f'{t:g}x' for t in ticks])
     axes.set_xticks(shares, [f'{s:.0%}' for s in shares])

@@ -167,7 +167,7 @@ def plot_scaling(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     images = (f'batch size at {single[0]["size"][0]}x{single[0]["size"][1]}', batches,
               lambda r: r['batch_size'])
     for column, (xlabel, group, x) in enumerate((megapixels, images)):
-        for model in ('dense', 'refined'):
+        for model in SCALED:
             measured = [r for r in group if model in r]
             axes[0, column].plot([x(r) for r in measured],
                                  [r[model]['ms'] / 1000 for r in measured], 'o-', label=model)

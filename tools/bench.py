@@ -10,15 +10,14 @@
    low-resolution pass, and the U-Net's multiply-accumulates at the rate of the machine's dense
    convolutions.
 
-Random weights, batch 1, on the CPU, what is compared in turns. Writes work_dirs/bench/summary.json,
-a table beside it, .md, and sets the ratios beside the committed ones of docs/benchmarks/cpu.json.
-About 20 minutes on 2 cores.
+Random weights, batch 1, on the CPU, what is compared in turns: the U-Nets, and the variants of a
+baseline that are computed alike. Writes work_dirs/bench/summary.json, a table beside it, .md, and
+sets the ratios beside the committed ones of docs/benchmarks/cpu.json. About 45 minutes on 2 cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,7 +200,7 @@ def main() -> None:
     args = parse_args()
     import torch
 
-    from mmsparse.engine.baselines import BASELINES, compare, load_models, variants
+    from mmsparse.engine.baselines import BASELINES, compare_variants, variants
     from mmsparse.engine.machine import dense_conv_rate, machine
 
     device, size = torch.device('cpu'), tuple(args.shape)
@@ -218,13 +217,10 @@ def main() -> None:
         else:
             chosen = variants(device)
             rate = dense_conv_rate(device, getattr(torch, chosen[-1].dtype))
-            models = load_models(BASELINES[name], ROOT / 'configs' / 'sparserefine', device, chosen,
-                                 size[0])
-            result = compare(models, BASELINES[name].density, size, iterations=args.iterations,
-                             warmup=1)
+            result = compare_variants(
+                BASELINES[name], ROOT / 'configs' / 'sparserefine', device, chosen, size,
+                iterations=args.iterations, warmup=1)
             summary |= pair_figures(name, result, rate) | dict(dense_conv_gmacs_per_s=rate)
-            del models, result
-            gc.collect()
         summarize(summary)
         args.out.write_text(json.dumps(summary, indent=2) + '\n')
         args.out.with_suffix('.md').write_text(markdown(summary))

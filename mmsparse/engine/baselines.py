@@ -7,6 +7,7 @@ Source: SparseRefine (ECCV 2024), supplement Tables 1 and 3.
 """
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ class Comparison:
     """Dense inference against refinement.
 
     Attributes:
-        measurements: by the name of the variant, measured in turns.
+        measurements: by the name of the variant.
         unet_gmacs: multiply-accumulates of the sparse U-Net per image in 10^9, by pairs of pixels;
             by ``'refined'`` and ``'refined-s'``.
     """
@@ -151,7 +152,7 @@ class Comparison:
 
 def compare(models: dict[str, BaseSegmentor], density: float, size: tuple[int, int],
             **options: Any) -> Comparison:
-    """Measure the models of :func:`load_models`.
+    """Measure the models of :func:`load_models` in turns.
 
     Args:
         density: share of the pixels refined.
@@ -164,3 +165,27 @@ def compare(models: dict[str, BaseSegmentor], density: float, size: tuple[int, i
     macs = {name.split()[0]: model.decode_head.extractor.macs(mask) / len(mask) / 1e9
             for name, model in refiners.items()}
     return Comparison({m.name: m for m in found}, macs)
+
+
+def compare_variants(baseline: Baseline, configs: Path, device: torch.device,
+                     chosen: Sequence[Variant], size: tuple[int, int], **options: Any
+                     ) -> Comparison:
+    """Load and measure variants, in turns those that are computed as the last one, and the others.
+
+    Not all at once: every network that OpenVINO has compiled keeps its gigabytes of room.
+
+    Args:
+        configs: folder of the SparseRefine configs.
+        chosen: what to measure.
+        size: ``(H, W)``.
+        **options: of :func:`~mmsparse.engine.benchmark.benchmark`.
+    """
+    alike = [variant for variant in chosen if variant[1:] == chosen[-1][1:]]
+    both = Comparison({}, {})
+    for group in (alike, [variant for variant in chosen if variant not in alike]):
+        models = load_models(baseline, configs, device, group, size[0])
+        part = compare(models, baseline.density, size, **options)
+        both = Comparison(both.measurements | part.measurements, both.unet_gmacs | part.unet_gmacs)
+        del models
+        gc.collect()
+    return both

@@ -72,7 +72,9 @@ class OpenVINOEncodeDecode:
             # The shape is meant to be a constant of the trace; tracing is the converter's choice.
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
             warnings.simplefilter('ignore', DeprecationWarning)
-            model = self._openvino.convert_model(self._network, example_input=torch.zeros(shape))
+            # Traced here, for the converter would compute the network twice more to check.
+            traced = torch.jit.trace(self._network, torch.zeros(shape), check_trace=False)
+            model = self._openvino.convert_model(traced, example_input=torch.zeros(shape))
         model.reshape(list(shape))
         return self._openvino.Core().compile_model(model, 'CPU', dict(
             INFERENCE_PRECISION_HINT=dict(float32='f32', bfloat16='bf16')[self._dtype],

@@ -133,6 +133,7 @@ def test_members_load_their_own_weights(tmp_path):
 
 
 def test_an_ensemble_refuses_what_does_not_match():
+    init_default_scope('mmseg')
     cfg = without_weights(load(R18).model)
     other = cfg.copy()
     other['data_preprocessor'] = dict(cfg.data_preprocessor, mean=[0, 0, 0])

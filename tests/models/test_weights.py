@@ -8,6 +8,7 @@ from mmengine.runner import load_checkpoint
 
 from mmsparse.apis import init_model
 from mmsparse.checkpoint import load_weights
+from mmsparse.engine.loading import load_model
 from mmsparse.registry import MODELS
 from tests.models.tiny import batch, build_refine, refine_cfg, segmentor_cfg
 
@@ -142,7 +143,7 @@ def test_weights_of_another_model_are_refused(tmp_path, case):
 def test_own_weights_are_loaded(tmp_path, cfg):
     saved = save(cfg, tmp_path / 'own.pth', seed=1).state_dict()
     torch.manual_seed(2)
-    model = init_model(as_config(cfg), tmp_path / 'own.pth', device='cpu')
+    model = load_model(as_config(cfg), tmp_path / 'own.pth', 'cpu')
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
     assert model.dataset_meta == dict(classes=('a', ))
 
@@ -152,7 +153,7 @@ def test_auxiliary_heads_may_differ(tmp_path):
     without = {k: v for k, v in with_one.items() if k != 'auxiliary_head'}
     for ours, theirs in ((with_one, without), (without, with_one)):
         saved = save(theirs, tmp_path / 'theirs.pth').state_dict()
-        model = init_model(as_config(ours), tmp_path / 'theirs.pth', device='cpu')
+        model = load_model(as_config(ours), tmp_path / 'theirs.pth', 'cpu')
         assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items()
                    if not key.startswith('auxiliary_head'))
 

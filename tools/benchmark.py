@@ -137,13 +137,14 @@ def main() -> None:
                             if not part.startswith('auxiliary_head'))
                   for name, model in models.items()}
     changed: dict[str, float] = {}
+    size = tuple(args.shape)
     if args.fuse:
         trained = (args.backend, args.dtype) != ('torch', 'float32') and None not in checkpoints
-        before = {name: scene_classes(model, args.shape) for name, model in models.items()
+        before = {name: scene_classes(model, size) for name, model in models.items()
                   if trained}
         models = {name: fuse_for_inference(model, backend=args.backend, dtype=args.dtype)
                   for name, model in models.items()}
-        changed = {name: float((scene_classes(models[name], args.shape) != classes).float().mean())
+        changed = {name: float((scene_classes(models[name], size) != classes).float().mean())
                    for name, classes in before.items()}
     refining = [name for name, model in models.items()
                 if isinstance(model, SparseRefineSegmentor)]
@@ -157,7 +158,7 @@ def main() -> None:
         task = progress.add_task('Measure', total=passes, note='')
         for mode, batch_size, precision in runs:
             rows += benchmark(
-                models, size=tuple(args.shape), batch_size=batch_size, precision=precision,
+                models, size=size, batch_size=batch_size, precision=precision,
                 densities=densities, mode=mode, iterations=args.iterations, warmup=args.warmup,
                 progress=lambda: progress.advance(task))
     facts = machine(device)

@@ -102,7 +102,7 @@ def scene_batch(batch_size: int, size: tuple[int, int]) -> Tensor:
 @torch.no_grad()
 def scene_classes(model: BaseSegmentor, size: tuple[int, int], count: int = 4) -> Tensor:
     """What a model takes the pixels of some built-in scenes for, int64 ``[count, H, W]``."""
-    images = scene_batch(count, tuple(size))
+    images = scene_batch(count, size)
     return torch.cat([model.test_step(dict(inputs=[image], data_samples=plain_samples(image[None])))
                       [0].pred_sem_seg.data.cpu() for image in images])
 

@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import check_config, find_checkpoint, one_line_errors, stop
+from command_line import add_backend_options, check_config, find_checkpoint, one_line_errors, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     from rich.table import Table
@@ -45,10 +45,7 @@ def parse_args() -> argparse.Namespace:
                              'selector chooses')
     parser.add_argument('--fuse', action='store_true',
                         help='fold batch norms into convolutions and use channels last')
-    parser.add_argument('--backend', choices=('torch', 'openvino'), default='torch',
-                        help='what computes the dense networks, once fused')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
-                        help='what is computed in, once fused: bfloat16 for CPUs that can')
+    add_backend_options(parser)
     parser.add_argument('--iterations', type=int, default=20, help='timed passes of each model')
     parser.add_argument('--warmup', type=int, default=3, help='passes before them')
     parser.add_argument('--device', help='default: a GPU if there is one')

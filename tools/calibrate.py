@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import check_config, find_checkpoint, one_line_errors, stop
+from command_line import add_backend_options, check_config, find_checkpoint, one_line_errors, stop
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import torch
@@ -53,10 +53,7 @@ def parse_args() -> argparse.Namespace:
     goal.add_argument('--latency-budget', type=float, metavar='MS',
                       help='smallest threshold with which 95 %% of the images are expected to take '
                            'no longer than this here, by times measured on three of them')
-    parser.add_argument('--backend', choices=('torch', 'openvino'), default='torch',
-                        help='what computes the low-resolution pass; openvino is for CPUs')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
-                        help='what is computed in: bfloat16 for CPUs that can')
+    add_backend_options(parser)
     parser.add_argument('--split', choices=('val', 'train', 'test'), default='val',
                         help='whose images (default: val); with the pipeline of val')
     parser.add_argument('--images', type=int, help='use this many, evenly spread (default: all)')

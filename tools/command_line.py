@@ -78,6 +78,15 @@ def load_as_data() -> None:
     CheckpointLoader.register_scheme('', load_by_mmsparse, force=True)  # for its messages
 
 
+def add_backend_options(parser: argparse.ArgumentParser) -> None:
+    """How a tool computes: arguments of :func:`mmsparse.engine.fusion.fuse_for_inference`."""
+    parser.add_argument('--backend', choices=('torch', 'openvino'), default='torch',
+                        help='what computes the dense networks, the low-resolution pass for one; '
+                             'openvino is for CPUs')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
+                        help='what is computed in: bfloat16 for CPUs that can')
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Stop where a checkpoint cannot be used."""

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import ZOO, check_config, find_checkpoint, one_line_errors, stop
+from command_line import (
+    ZOO,
+    add_backend_options,
+    check_config,
+    find_checkpoint,
+    one_line_errors,
+    stop,
+)
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import numpy as np
@@ -39,10 +46,7 @@ def parse_args() -> argparse.Namespace:
                              'classes, else 16-bit')
     parser.add_argument('--device', help="such as 'cuda:0' or 'cpu' (default: a GPU if there is "
                                          'one)')
-    parser.add_argument('--backend', choices=('torch', 'openvino'), default='torch',
-                        help='what computes the low-resolution pass; openvino is for CPUs')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
-                        help='what is computed in: bfloat16 for CPUs that can')
+    add_backend_options(parser)
     parser.add_argument('--window', action='store_true', help='show each picture in a window')
     parser.add_argument('--force', action='store_true', help='overwrite files')
     args = parser.parse_intermixed_args()  # options may stand between the positionals

@@ -73,8 +73,9 @@ class OpenVINOEncodeDecode:
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
             warnings.simplefilter('ignore', DeprecationWarning)
             # Traced here, for the converter would compute the network twice more to check.
-            traced = torch.jit.trace(self._network, torch.zeros(shape), check_trace=False)
-            model = self._openvino.convert_model(traced, example_input=torch.zeros(shape))
+            example = torch.zeros(shape)
+            traced = torch.jit.trace(self._network, example, check_trace=False)
+            model = self._openvino.convert_model(traced, example_input=example)
         model.reshape(list(shape))
         return self._openvino.Core().compile_model(model, 'CPU', dict(
             INFERENCE_PRECISION_HINT=dict(float32='f32', bfloat16='bf16')[self._dtype],

@@ -1,11 +1,12 @@
-r"""Objects of COCO and plants of fields as pairs of image and mask, for training a small refiner.
+r"""Objects, plants and scenes as pairs of image and mask, for training a small refiner.
 
     python projects/refine/prepare.py --out work_dirs/refine
 
-Reads `coco128` and `rgbweed` below MMSPARSE_DATA. Writes `train/` (crops around COCO objects,
-squares of 27 field photographs) and, in BIG's layout, with spoiled masks, `objects/` (crops around
-objects of held-out images), `pasted/` (the same objects and spoiled masks, on other images, so that
-the outline is true to the pixel) and `fields/` (three photographs of 3264x2448).
+Reads `coco128` and `rgbweed` below MMSPARSE_DATA. Writes `train/`, whose outlines are all true to
+the pixel (COCO's objects on other images, squares of 27 field photographs, things of the built-in
+scenes), and, in BIG's layout, with spoiled masks, `objects/` (crops around objects of held-out
+images, by COCO's polygons), `pasted/` (the same objects and spoiled masks, on other images),
+`fields/` (three photographs of 3264x2448) and `scenes/` (things of scenes held out).
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
+from mmsparse.datasets.scenes import render_instances, render_scene
 from mmsparse.datasets.transforms.mask_refine import perturb_mask
 
 HELD_OUT = 5  # every fifth image of COCO
@@ -25,6 +27,9 @@ FIELDS = 10  # every tenth field photograph, the large ones
 SQUARE = 136
 SIDES = (128, 256)  # of an object to train on, at most: a crop sees most of it, or an edge
 MIN_AREA = 48**2
+BACKGROUNDS = 3  # other images that an object to train on is pasted on, at each side
+SCENES = dict(train=60, scenes=12)
+SCENE_SIZE = dict(train=(512, 1024), scenes=(1024, 2048))
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,11 +49,28 @@ def coco_objects(folder: Path) -> Iterator[tuple[int, str, np.ndarray, np.ndarra
             mask = coco.annToMask(annotation).astype(bool)
             if mask.sum() < MIN_AREA:
                 continue
-            rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-            top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-            y, x = (bottom - top) // 6, (right - left) // 6  # room around the object
-            part = np.s_[max(top - y, 0):bottom + y, max(left - x, 0):right + x]
+            part = around(mask)
             yield number, f'coco_{annotation["id"]}', image[part], mask[part]
+
+
+def scene_objects(kind: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, crop and mask of every thing of the scenes that is large enough."""
+    for index in range(SCENES[kind]):
+        scene = (index, SCENE_SIZE[kind], list(SCENES).index(kind))
+        image, (numbers, classes) = render_scene(*scene)[0], render_instances(*scene)
+        for thing in range(1, len(classes) + 1):
+            mask = numbers == thing
+            if mask.sum() >= MIN_AREA // 2:
+                part = around(mask)
+                yield f'scene_{index}_{thing}', image[part], mask[part]
+
+
+def around(mask: np.ndarray) -> tuple[slice, slice]:
+    """The box around a mask, with room for a sixth of it at each side."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    y, x = (bottom - top) // 6, (right - left) // 6
+    return np.s_[max(top - y, 0):bottom + y, max(left - x, 0):right + x]
 
 
 def turned(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -67,6 +89,11 @@ def pasted(image: np.ndarray, mask: np.ndarray, other: np.ndarray) -> np.ndarray
     return (share * image + (1 - share) * cv2.resize(other, mask.shape[::-1])).astype(np.uint8)
 
 
+def spoiled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The mask as a coarse one, 80 to 100 % of it right, by IoU."""
+    return perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)
+
+
 def write(folder: Path, name: str, image: np.ndarray, mask: np.ndarray,
           coarse: np.ndarray | None = None) -> None:
     """One pair, with a coarse mask in BIG's layout."""
@@ -82,27 +109,38 @@ def write(folder: Path, name: str, image: np.ndarray, mask: np.ndarray,
 
 
 def main() -> None:
-    """Write the three sets."""
+    """Write the five sets."""
     args = parse_args()
     data = Path(os.environ.get('MMSPARSE_DATA', 'data'))
     rng = np.random.default_rng(0)
-    counts = dict.fromkeys(('train', 'objects', 'pasted', 'fields'), 0)
+    counts = dict.fromkeys(('train', 'objects', 'pasted', 'fields', 'scenes'), 0)
+
+    def keep(folder: str, name: str, image: np.ndarray, mask: np.ndarray,
+             coarse: np.ndarray | None = None) -> None:
+        counts[folder] += 1
+        write(args.out / folder, name, image, mask, coarse)
+
     backgrounds = sorted((data / 'coco128' / 'train2017').glob('*.jpg'))
+    train_on = [file for number, file in enumerate(backgrounds) if number % HELD_OUT]
     for number, name, image, mask in coco_objects(data / 'coco128'):
         if number % HELD_OUT:
             for side in SIDES:
-                counts['train'] += 1
                 shrink = min(side / max(mask.shape), 1)
                 size = tuple(max(round(n * shrink), 1) for n in mask.shape[::-1])
-                write(args.out / 'train', f'{name}_{side}',
-                      *(cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (
-                          image, mask.astype(np.uint8) * 255)))
+                thing, outline = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (
+                    image, mask.astype(np.uint8) * 255))
+                for copy, other in enumerate(rng.choice(train_on, BACKGROUNDS, replace=False)):
+                    keep('train', f'{name}_{side}_{copy}',
+                         pasted(thing, outline > 127, cv2.imread(str(other))), outline > 127)
         else:
-            coarse = perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)
+            coarse = spoiled(mask, rng)
             other = cv2.imread(str(backgrounds[number - 1]))  # of the first the last
             for folder, picture in dict(objects=image, pasted=pasted(image, mask, other)).items():
-                counts[folder] += 1
-                write(args.out / folder, name, picture, mask, coarse)
+                keep(folder, name, picture, mask, coarse)
+    for name, image, mask in scene_objects('train'):
+        keep('train', name, image, mask)
+    for name, image, mask in scene_objects('scenes'):
+        keep('scenes', name, image, mask, spoiled(mask, rng))
     for number, file in enumerate(sorted((data / 'rgbweed' / 'images').glob('*.jpg'))):
         image = cv2.imread(str(file))
         mask = cv2.imread(str(data / 'rgbweed' / 'labels' / f'{file.stem}.png'),
@@ -110,16 +148,13 @@ def main() -> None:
         mask = turned(mask, image)
         height, width = mask.shape
         if number % FIELDS == 0:
-            coarse = perturb_mask(mask.astype(np.uint8) * 255, rng.uniform(0.8, 1), rng)
-            counts['fields'] += 1
-            write(args.out / 'fields', file.stem, image, mask, coarse)
+            keep('fields', file.stem, image, mask, spoiled(mask, rng))
             continue
         for top in range(0, height - SQUARE + 1, SQUARE):
             for left in range(0, width - SQUARE + 1, SQUARE):
                 part = np.s_[top:top + SQUARE, left:left + SQUARE]
                 if 0.15 < mask[part].mean() < 0.85:
-                    counts['train'] += 1
-                    write(args.out / 'train', f'{file.stem}_{top}_{left}', image[part], mask[part])
+                    keep('train', f'{file.stem}_{top}_{left}', image[part], mask[part])
     print(', '.join(f'{count} in {name}/' for name, count in counts.items()))
 
 

@@ -1,6 +1,10 @@
-# A small CRM on MobileNetV2 with ImageNet's weights, in minutes on a CPU. For the weights see
-# projects/camvid/mobilenetv2.py.
-_base_ = '../../../configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'
+# A small CRM on MobileNetV2 with ImageNet's weights, in two hours on a CPU; its pictures are written by
+# projects/refine/prepare.py, the weights that it starts from by projects/camvid/mobilenetv2.py.
+_base_ = './crm_r50_2xb6-45k_saliency-224x224.py'
+# What you may want to change
+data_root = 'work_dirs/refine'
+max_iters = 10000
+
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
@@ -20,16 +24,16 @@ train_pipeline = [
     dict(type='mmsparse.PackMaskInputs'),
 ]
 train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(
-    data_root='work_dirs/refine', sets=[('train/im', 'train/gt')], pipeline=train_pipeline))
+    data_root=data_root, sets=[('train/im', 'train/gt')], pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(
-    data_root='work_dirs/refine/objects', coarse_root=None))
+    data_root=f'{data_root}/pasted', coarse_root=None))
 test_dataloader = val_dataloader
 optim_wrapper = dict(
     type='mmsparse.BFloat16OptimWrapper', optimizer=dict(lr=1e-3, weight_decay=1e-5))
 param_scheduler = [dict(
-    type='CosineAnnealingLR', T_max=6000, eta_min=1e-6, by_epoch=False)]
-train_cfg = dict(max_iters=6000, val_interval=6000)
-default_hooks = dict(checkpoint=dict(interval=6000))
+    type='CosineAnnealingLR', T_max=max_iters, eta_min=1e-6, by_epoch=False)]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=1000, max_keep_ckpts=2))
 env_cfg = dict(cudnn_benchmark=False)
 sync_bn = None
 randomness = dict(seed=0)

@@ -68,6 +68,7 @@ visualizer = dict(type='mmsparse.RefinementVisualizer')
 val_evaluator = [
     dict(type='IoUMetric', iou_metrics=['mIoU', 'mDice']),
     dict(type='mmsparse.LowResIoUMetric'),
+    dict(type='mmsparse.SelectionLimitIoUMetric'),
     dict(type='mmsparse.SelectorMetric'),
     dict(type='mmsparse.ThinStructureMetric'),
 ]

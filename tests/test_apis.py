@@ -13,7 +13,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmsparse.apis import inference, init_model, read_image
 from mmsparse.datasets import CamVidDataset
 from mmsparse.engine.loading import load_model
-from tests.models.test_crm_objects import Fake, blobs, with_scores
+from tests.models.crm.test_objects import Fake, blobs, with_scores
 from tests.models.tiny import refine_cfg, refined_cfg
 
 SIZE = (40, 56)

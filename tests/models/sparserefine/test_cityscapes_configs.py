@@ -15,7 +15,7 @@ from mmseg.utils import register_all_modules
 
 from mmsparse.engine.fusion import fuse_for_inference
 
-FOLDER = Path(__file__).parents[2] / 'configs' / 'sparserefine'
+FOLDER = Path(__file__).parents[3] / 'configs' / 'sparserefine'
 # low-resolution size, alpha, stages: supplement Table 1
 PAPER = {
     'fcn-hr48': ('4xb2-80k', (512, 1024), 0.3, 6),

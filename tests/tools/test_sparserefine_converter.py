@@ -1,5 +1,5 @@
 """SparseRefine's converter on the authors' keys; what it makes of the values:
-tests/models/test_sparserefine_authors.py."""
+tests/models/sparserefine/test_authors.py."""
 import importlib
 import runpy
 import sys

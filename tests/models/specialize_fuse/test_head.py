@@ -25,7 +25,7 @@ from mmsparse.models.specialize_fuse.cells import done_cells, grid_size, up
 from mmsparse.models.specialize_fuse.context import LevelContext
 from mmsparse.models.specialize_fuse.targets import majority_targets, pyramid_targets
 from mmsparse.registry import MODELS
-from tests.models.test_specialize_fuse_targets import label_map, loop_relabel
+from tests.models.specialize_fuse.test_targets import label_map, loop_relabel
 
 STRIDES = (32, 16, 8, 4)
 WIDTHS, RESNET = (48, 96, 192, 384), (256, 512, 1024, 2048)

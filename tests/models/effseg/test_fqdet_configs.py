@@ -14,9 +14,9 @@ from mmengine.structures import InstanceData
 from mmsparse.engine.complexity import dense_macs
 from mmsparse.engine.config import read_config
 
-from .test_effseg_hosts import batch, losses_of
+from .test_hosts import batch, losses_of
 
-FOLDER = Path(__file__).parents[2] / 'configs' / 'effseg'
+FOLDER = Path(__file__).parents[3] / 'configs' / 'effseg'
 HEADS = ('mask-rcnn-plus', 'pointrend-plus', 'refinemask-plus', 'effseg')
 # millions of trainable parameters, as printed
 TABLE_3 = {f'fqdet-{head}_r50_{neck}_{epochs}x_coco': published

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-FOLDER = Path(__file__).parents[2] / 'configs' / 'crm'
+FOLDER = Path(__file__).parents[3] / 'configs' / 'crm'
 REFINERS = sorted(p.stem for p in FOLDER.glob('crm_*.py'))
 WRAPPERS = sorted(p.stem for p in FOLDER.glob('refined_*.py'))
 PAPER = 'crm_r50_2xb6-45k_saliency-224x224'

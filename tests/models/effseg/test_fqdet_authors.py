@@ -15,7 +15,7 @@ from mmsparse.models.effseg.matching import Candidates, best_anchors, selection_
 from mmsparse.models.effseg.query_decoder import Decoded
 from tests import authors
 
-from .test_effseg_authors import renamed as effseg_renamed
+from .test_authors import renamed as effseg_renamed
 from .test_fqdet_configs import SECOND, config, on_meta
 
 VERSIONS = {'v1': ('fqdet_r50_fpn_1x_coco', 'fqdet_v1_p2-p7'),

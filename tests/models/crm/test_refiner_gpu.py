@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from tests.models.test_crm import build, picture
+from tests.models.crm.test_refiner import build, picture
 
 pytestmark = pytest.mark.gpu
 

@@ -23,10 +23,10 @@ from mmsparse.models.specialize_fuse import (
     PyramidTargets,
 )
 from mmsparse.models.specialize_fuse.cells import grid_size
-from tests.models.test_specialize_fuse import image_batch, samples
-from tests.models.test_specialize_fuse_targets import label_map
+from tests.models.specialize_fuse.test_head import image_batch, samples
+from tests.models.specialize_fuse.test_targets import label_map
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / 'configs' / 'specialize_fuse'
 STUDY = ROOT / 'projects' / 'camvid' / 'configs'
 CONFIGS = sorted(p.stem for p in FOLDER.glob('*.py'))

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmseg.utils import register_all_modules
 
-FOLDER = Path(__file__).parents[2] / 'configs' / 'sparserefine'
+FOLDER = Path(__file__).parents[3] / 'configs' / 'sparserefine'
 SETS = {'bdd100k': ('80k', 720, 1280), 'voc12aug': ('40k', 512, 512),
         'deepglobe': ('40k', 2448, 2448), 'isic': ('40k', 1024, 1024)}
 

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from mmsparse.sparse import SparseMap, Topology
-from tests.models.test_sparse_unet import build, compare, masks, randomize_norms, relative_error
+from tests.models.sparserefine.test_extractor import (
+    build,
+    compare,
+    masks,
+    randomize_norms,
+    relative_error,
+)
 from tests.models.tiny import batch, build_refine
 
 pytestmark = pytest.mark.gpu

@@ -30,7 +30,7 @@ from mmsparse.models.crm.objects import (
 from mmsparse.models.crm.refiner import Refinement
 from mmsparse.models.crm.sampling import Window
 from mmsparse.registry import MODELS
-from tests.models.test_crm import build
+from tests.models.crm.test_refiner import build
 from tests.models.tiny import segmentor_cfg
 
 

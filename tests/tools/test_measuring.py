@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-CONFIGS = Path(__file__).parents[1] / 'configs' / 'sparserefine'
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'sparserefine'
 REFINE = CONFIGS / 'sparserefine_fcn-hr16s_1xb1-400_scenes-1024x2048.py'
 DENSE = CONFIGS / 'fcn_hr16s_1xb2-400_scenes-1024x2048.py'
 SMALL = [f'{split}_dataloader.dataset.{key}' for split in ('val', 'train', 'test')

@@ -13,7 +13,7 @@ from mmseg.utils import register_all_modules
 
 from mmsparse.models.swiftnet import SegEnsemble
 
-FOLDER = Path(__file__).parents[2] / 'configs' / 'swiftnet'
+FOLDER = Path(__file__).parents[3] / 'configs' / 'swiftnet'
 CONFIGS = sorted(p.stem for p in FOLDER.glob('*.py'))
 TRAINED = [name for name in CONFIGS if '-ens-' not in name]
 R18 = 'swiftnet-ss_r18_1xb14-53k_cityscapes-768x768'

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from mmsparse.engine.config import read_config
 
-FOLDER = Path(__file__).parents[2] / 'configs' / 'effseg'
+FOLDER = Path(__file__).parents[3] / 'configs' / 'effseg'
 # test_fqdet_configs.py builds the others
 ALL = sorted(p.stem for p in FOLDER.glob('*.py') if not p.stem.startswith('fqdet'))
 HOSTS = [f'effseg_{host}_r50_fpn_1x_coco'

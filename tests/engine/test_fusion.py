@@ -73,7 +73,7 @@ def test_swiftnet(root, name):
 
 def test_crm():
     """Two norms after one convolution: the first is folded."""
-    from tests.models.crm.test_refiner import build, picture
+    from tests.models.crm.builders import build, picture
     model, (image, mask) = build(), picture((96, 130))
     before = model.refine(image, mask).mask
     norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())

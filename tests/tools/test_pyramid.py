@@ -19,8 +19,14 @@ from mmsparse.models.specialize_fuse import SpecializeFuseHead
 from mmsparse.visualization import LevelMaps, pyramid_panels
 from mmsparse.visualization.panels import LOOKED, MADE
 from mmsparse.visualization.pyramid import DONE
-from tests.models.specialize_fuse.test_head import balance, features, metas, randomize
-from tests.models.specialize_fuse.test_targets import label_map, loop_targets
+from tests.models.specialize_fuse.builders import (
+    balance,
+    features,
+    label_map,
+    loop_targets,
+    metas,
+    randomize,
+)
 
 SIZE = (180, 254)
 

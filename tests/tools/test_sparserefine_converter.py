@@ -1,8 +1,6 @@
 """SparseRefine's converter on the authors' keys; what it makes of the values:
 tests/models/sparserefine/test_authors.py."""
 import importlib
-import runpy
-import sys
 
 import pytest
 import torch
@@ -10,39 +8,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from tests import authors
-from tests.models.tiny import PREPROCESSOR, refine_cfg
+from tests.models.sparserefine.converted import NARROW, converted, head_cfg
+from tests.models.tiny import PREPROCESSOR
 
-NARROW = 'sparserefine_refiner_narrow_8_12_16'
 CONFIGS = {  # the authors' configs of the first two have six stages, the paper's of the second five
     'sparserefine_refiner_hrnet48': 'fcn-hr48_released',
     'sparserefine_refiner_mask2former_swint': 'mask2former-swin-t-6stage',
     'sparserefine_refiner_5stages_as_in_paper': 'mask2former-swin-t',
 }
-
-
-def head_cfg(down_padding=0):
-    """The head of the narrow keys."""
-    return dict(type='mmsparse.SparseRefineHead', extractor=dict(
-        type='mmsparse.SparseUNet', channels=(8, 12, 16), down_padding=down_padding))
-
-
-def converted(root, folder, state, **changes):
-    """The entries that the command writes for a made file and a narrow config.
-
-    Raises:
-        SystemExit: with its message.
-    """
-    torch.save(dict(state_dict=state), folder / 'theirs.pth')
-    model = refine_cfg(num_classes=19) | dict(
-        data_preprocessor=PREPROCESSOR | dict(bgr_to_rgb=False), decode_head=head_cfg()) | changes
-    Config(dict(default_scope='mmseg', model=model)).dump(folder / 'config.py')
-    script = root / 'tools' / 'model_converters' / 'sparserefine.py'
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(script.parent)
-        patch.setattr(sys, 'argv', [str(script), *(
-            str(folder / name) for name in ('theirs.pth', 'config.py', 'ours.pth'))])
-        runpy.run_path(str(script), run_name='__main__')
-    return torch.load(folder / 'ours.pth')['state_dict']
 
 
 @pytest.mark.parametrize(('keys', 'name'), CONFIGS.items())

@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-from mmseg.structures import SegDataSample
 
 from mmsparse.engine.config import read_config
 from mmsparse.models.crm import RefinedDetector, RefinedSegmentor
@@ -27,24 +26,10 @@ from mmsparse.models.crm.objects import (
     objects_of,
     refine_crops,
 )
-from mmsparse.models.crm.refiner import Refinement
 from mmsparse.models.crm.sampling import Window
 from mmsparse.registry import MODELS
-from tests.models.crm.test_refiner import build
+from tests.models.crm.builders import Fake, blobs, build, sample, with_scores
 from tests.models.tiny import segmentor_cfg
-
-
-class Fake(torch.nn.Module):
-    """Stands for a refiner: some function of mask and image; notes the sizes it saw."""
-
-    def __init__(self, function=lambda image, mask: mask):
-        super().__init__()
-        self.function, self.seen = function, []
-
-    def refine(self, images, masks):
-        assert images.dtype == torch.uint8 and images.shape[2:] == masks.shape[1:]
-        self.seen.append(tuple(masks.shape))
-        return Refinement(self.function(images, masks), [], torch.zeros(len(masks)))
 
 
 def by_flooding(classes, min_area):
@@ -172,24 +157,6 @@ def segmentor(policy=None, fake=None, classes=5):
     if fake is not None:
         model.refiner = fake
     return model.eval()
-
-
-def with_scores(model, scores):
-    """Let the segmentor give these logits."""
-    model.segmentor.encode_decode = lambda inputs, metas: scores
-    return model
-
-
-def sample(size, image=None, **meta):
-    image = np.zeros((*size, 3), np.uint8) if image is None else image
-    return SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, ori_img=image, **meta))
-
-
-def blobs(size=(120, 160), classes=5, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    scores = torch.nn.functional.interpolate(
-        torch.randn(1, classes, 4, 5, generator=g), size, mode='bicubic')
-    return 4 * scores
 
 
 @pytest.mark.parametrize('mode', ['component', 'prob'])

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from tests.models.crm.test_refiner import build, picture
+from tests.models.crm.builders import build, picture
 
 pytestmark = pytest.mark.gpu
 

@@ -14,9 +14,8 @@ from mmsparse.models.effseg import FQDetBBoxHead, FQDetRPNHead
 from mmsparse.models.effseg.matching import Candidates, best_anchors, selection_targets
 from mmsparse.models.effseg.query_decoder import Decoded
 from tests import authors
-
-from .test_authors import renamed as effseg_renamed
-from .test_fqdet_configs import SECOND, config, on_meta
+from tests.models.effseg.fqdet_builders import SECOND, config, on_meta
+from tests.models.effseg.renamed import renamed as effseg_renamed
 
 VERSIONS = {'v1': ('fqdet_r50_fpn_1x_coco', 'fqdet_v1_p2-p7'),
             'v2': (SECOND, 'fqdet_v2_p2-p7_detector_only')}

@@ -1,6 +1,5 @@
 """FQDet with the heads of EffSeg's tables: the published sizes, training, test, edge cases."""
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -8,15 +7,12 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from mmsparse.engine.complexity import dense_macs
-from mmsparse.engine.config import read_config
+from tests.models.effseg.builders import batch, losses_of
+from tests.models.effseg.fqdet_builders import FOLDER, PANOPTIC, SECOND, config, on_meta, thin
 
-from .test_hosts import batch, losses_of
-
-FOLDER = Path(__file__).parents[3] / 'configs' / 'effseg'
 HEADS = ('mask-rcnn-plus', 'pointrend-plus', 'refinemask-plus', 'effseg')
 # millions of trainable parameters, as printed
 TABLE_3 = {f'fqdet-{head}_r50_{neck}_{epochs}x_coco': published
@@ -33,35 +29,8 @@ EXACT = {
     'fqdet-pointrend-plus_r50_fpn_1x_coco': 34_601_022 + 3_191_968,
     'fqdet-refinemask-plus_r50_fpn_1x_coco': 34_601_022 + 6_580_590,
     'fqdet-effseg_r50_fpn_1x_coco': 38_809_894}
-SECOND = 'fqdetv2-effseg_r50_fpn_1x_coco'
-PANOPTIC = 'fqdet-effseg_r50_fpn_1x_coco-panoptic'
 TRAINED = ['fqdet_r50_fpn_1x_coco', *list(TABLE_3)[:4], *list(TABLE_3)[-1:], SECOND]
 LOSSES = {'effseg': 8, 'refinemask': 4, 'pointrend': 2, 'mask-rcnn': 1}
-
-
-def config(name):
-    init_default_scope('mmdet')
-    return read_config(str(FOLDER / f'{name}.py'))
-
-
-def thin(name, queries=40):
-    """The config's model on a ResNet-18, with few queries."""
-    cfg = config(name)
-    cfg.model.backbone.update(depth=18, init_cfg=None)
-    cfg.model.neck.in_channels = [64, 128, 256, 512]
-    cfg.model.rpn_head.num_queries = queries
-    cfg.model.roi_head.bbox_head.num_layers = 2
-    cfg.model.test_cfg.rcnn.max_per_img = 20
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    # the start is that of init_weights, but for the checkpoint
-    model.roi_head.init_weights()
-    return model
-
-
-def on_meta(name):
-    with torch.device('meta'):
-        return MODELS.build(config(name).model)
 
 
 def trainable(*modules):

@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import bias_init_with_prob
 from mmengine.optim import build_optim_wrapper
 
-from .test_fqdet_configs import config
+from tests.models.effseg.fqdet_builders import config
 
 DATA = Path(os.environ.get('MMSPARSE_DATA', 'data')) / 'coco128'
 ANNOTATIONS = DATA / 'annotations' / 'instances_train2017.json'

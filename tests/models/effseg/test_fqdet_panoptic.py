@@ -21,8 +21,8 @@ from mmdet.evaluation.metrics import coco_panoptic_metric
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import PixelData
 
-from .test_fqdet_configs import PANOPTIC, config, thin
-from .test_hosts import losses_of
+from tests.models.effseg.builders import losses_of
+from tests.models.effseg.fqdet_builders import PANOPTIC, config, thin
 
 DATA = Path(os.environ.get('MMSPARSE_DATA', 'data')) / 'coco128'
 needs_data = pytest.mark.skipif(

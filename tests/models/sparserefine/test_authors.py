@@ -14,7 +14,7 @@ from mmsparse.models.sparserefine import SparseRefineHead, SparseUNet
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap, Topology, UpsampledLogits
 from tests import authors
-from tests.tools.test_sparserefine_converter import NARROW, converted, head_cfg
+from tests.models.sparserefine.converted import NARROW, converted, head_cfg
 
 RELEASED = 'configs/sparserefine/sparserefine_fcn-hr48_released_8xb4-46k_cityscapes-1024x2048.py'
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmsparse.sparse import SparseMap, Topology
-from tests.models.sparserefine.test_extractor import (
+from tests.models.sparserefine.builders import (
     build,
     compare,
     masks,

@@ -23,8 +23,7 @@ from mmsparse.models.specialize_fuse import (
     PyramidTargets,
 )
 from mmsparse.models.specialize_fuse.cells import grid_size
-from tests.models.specialize_fuse.test_head import image_batch, samples
-from tests.models.specialize_fuse.test_targets import label_map
+from tests.models.specialize_fuse.builders import image_batch, label_map, samples
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / 'configs' / 'specialize_fuse'

@@ -5,12 +5,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
-from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead
 from mmseg.models.decode_heads.ann_head import APNB
 from mmseg.models.segmentors import SegTTAModel
-from mmseg.structures import SegDataSample
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,12 +21,21 @@ from mmsparse.models.specialize_fuse import (
 from mmsparse.models.specialize_fuse.cells import done_cells, grid_size, up
 from mmsparse.models.specialize_fuse.context import LevelContext
 from mmsparse.models.specialize_fuse.targets import majority_targets, pyramid_targets
-from mmsparse.registry import MODELS
-from tests.models.specialize_fuse.test_targets import label_map, loop_relabel
+from tests.models.specialize_fuse.builders import (
+    BN,
+    balance,
+    features,
+    image_batch,
+    label_map,
+    loop_relabel,
+    metas,
+    randomize,
+    samples,
+    segmentor,
+)
 
 STRIDES = (32, 16, 8, 4)
 WIDTHS, RESNET = (48, 96, 192, 384), (256, 512, 1024, 2048)
-BN = dict(type='BN')
 POOLED, FINEST = dict(type='mmsparse.PooledLevels'), dict(type='mmsparse.FinestContext')
 EVERY_LEVEL = dict(merge='none')  # attention on each level on its own
 FINEST_LEVEL = dict(merge='none', attention_strides=(4,))
@@ -42,22 +48,6 @@ def single(weight):
                 loss_decode=dict(sem_weights=(weight, weight, weight, 1)))
 
 
-def randomize(model, seed=0):
-    """Norms that do something, an attention that is not zero, unity maps that differ."""
-    g = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for value in (module.weight.data, module.running_var):
-                value.copy_(0.5 + torch.rand(value.shape, generator=g))
-            for value in (module.bias.data, module.running_mean):
-                value.copy_(torch.randn(value.shape, generator=g) * 0.2)
-        elif isinstance(module, nn.Conv2d):
-            fan = module.weight[0].numel()
-            module.weight.data.copy_(
-                torch.randn(module.weight.shape, generator=g) / math.sqrt(fan))
-    return model
-
-
 def build_head(**kwargs):
     """Random weights, but of the cells of every level 40 % are unity."""
     torch.manual_seed(0)
@@ -66,38 +56,6 @@ def build_head(**kwargs):
     if len(head.in_index) == 2:
         balance(head, features())
     return head
-
-
-@torch.no_grad()
-def balance(head, maps):
-    for stride, logits in zip(head.strides, head(maps)[1], strict=False):
-        last = (head.unity if head.unity else head.sem)[f's{stride}'].conv
-        values = logits.flatten().sort().values
-        at = round(0.6 * len(values))
-        last.bias[-1] -= values[at - 1:at + 1].mean()  # no cell is at the threshold itself
-
-
-def features(size=(96, 128), batch=2, seed=0, channels=(4, 6)):
-    """Maps of stride 4 and 8, smooth enough for neighbors to agree."""
-    g = torch.Generator().manual_seed(seed)
-    maps = []
-    for i, c in enumerate(channels):
-        rough = torch.randn(batch, c, 5, 6, generator=g)
-        fine = F.interpolate(rough, size=grid_size(size, 4 << i), mode='bilinear')
-        maps.append(fine + 0.3 * torch.randn(fine.shape, generator=g))
-    return maps
-
-
-def samples(labels):
-    found = []
-    for label in labels:
-        found.append(SegDataSample(metainfo=dict(img_shape=tuple(label.shape))))
-        found[-1].gt_sem_seg = PixelData(data=label[None])
-    return found
-
-
-def metas(size, batch=2):
-    return [dict(img_shape=size, ori_shape=size)] * batch
 
 
 # ---- context --------------------------------------------------------------------------------
@@ -581,35 +539,6 @@ def test_sparse_inference_on_a_fused_model_and_in_training():
 
 
 # ---- in mmseg's segmentor -------------------------------------------------------------------
-
-
-def segmentor(test_cfg=None, **kwargs):  # of mmseg, small
-    torch.manual_seed(0)
-    model = MODELS.build(ConfigDict(
-        type='mmseg.EncoderDecoder',
-        data_preprocessor=dict(type='mmseg.SegDataPreProcessor', size=(96, 96), mean=[120.] * 3,
-                               std=[60.] * 3, test_cfg=dict(size_divisor=32)),
-        backbone=dict(type='mmseg.ResNet', depth=18, base_channels=8, norm_cfg=BN),
-        decode_head=dict(type='mmsparse.SpecializeFuseHead', in_channels=(8, 16, 32, 64),
-                         channels=16, num_classes=5, **kwargs),
-        test_cfg=test_cfg or dict(mode='whole')))
-    randomize(model.decode_head)
-    model.eval()
-    with torch.no_grad():
-        x = model.data_preprocessor(image_batch([(96, 128)]), False)['inputs']
-        balance(model.decode_head, model.extract_feat(x))
-    return model
-
-
-def image_batch(sizes, **meta):
-    g = torch.Generator().manual_seed(0)
-    images, data = [], []
-    for size in sizes:
-        rough = torch.rand(1, 3, 7, 7, generator=g) * 255
-        images.append(F.interpolate(rough, size=size, mode='bilinear')[0].byte())
-        data.append(SegDataSample(metainfo=dict(
-            ori_shape=size, img_shape=size, img_path='', **meta)))
-    return dict(inputs=images, data_samples=data)
 
 
 @pytest.mark.parametrize('size', [(96, 96), (75, 133), (31, 31)])

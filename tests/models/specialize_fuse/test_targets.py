@@ -1,6 +1,5 @@
 """Specialize and Fuse: targets, re-labelling, fusing and losses against slow references."""
 import itertools
-import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -35,46 +34,15 @@ from mmsparse.models.specialize_fuse.targets import (
     settled_cells,
     unity_counts,
 )
+from tests.models.specialize_fuse.builders import label_map, loop_relabel, loop_targets
 
 STRIDES = [(32, 16, 8, 4), (32, 4), (8, 4, 2), (6, 3, 1), (4,), (16, 8)]
 SIZES = [(96, 96), (500, 375), (33, 65), (31, 31), (128, 160)]
 
 
-def label_map(size, classes=4, block=9, void=0.2, seed=0, batch=2):
-    """Blobs of classes, some thin lines and specks, some ignored pixels and one ignored corner."""
-    g = torch.Generator().manual_seed(seed)
-    h, w = size
-    coarse = torch.randint(classes, (batch, 1, -(-h // block), -(-w // block)), generator=g)
-    labels = F.interpolate(coarse.float(), scale_factor=block)[:, 0, :h, :w].long().clone()
-    specks = torch.rand(batch, h, w, generator=g)
-    labels[specks < 0.0002] = classes - 1
-    labels[specks > 1 - 0.001 * void] = 255
-    if void:
-        labels[:, :h // 3, :w // 4] = 255
-    return labels
-
-
 maps = st.builds(label_map, st.tuples(st.integers(1, 110), st.integers(1, 110)), st.integers(1, 4),
                  st.sampled_from([1, 3, 8, 32, 40]), st.sampled_from([0, 1, 100]),
                  st.integers(0, 99))
-
-
-def loop_targets(labels, stride, ignore=255):
-    """The truth table, cell by cell: classes and unity as arrays."""
-    b, height, width = labels.shape
-    rows, columns = math.ceil(height / stride), math.ceil(width / stride)
-    classes = np.full((b, rows, columns), ignore)
-    unity = np.full((b, rows, columns), 255)
-    for n, i, j in itertools.product(range(b), range(rows), range(columns)):
-        cell = labels[n, i * stride:(i + 1) * stride, j * stride:(j + 1) * stride]
-        values = set(cell.flatten().tolist())
-        clean = ignore not in values and cell.numel() == stride * stride
-        real = values - {ignore}
-        if len(real) >= 2:
-            unity[n, i, j] = 0
-        elif len(real) == 1 and clean:
-            unity[n, i, j], classes[n, i, j] = 1, real.pop()
-    return torch.from_numpy(classes), torch.from_numpy(unity)
 
 
 # ---- cells ----------------------------------------------------------------------------------
@@ -195,24 +163,6 @@ def supervised(labels, strides, mode, logits, **kwargs):
     done = done_cells(settled_cells(mode, unity, claimed, **kwargs), level_ratios(strides),
                       [c.shape[1:] for c in classes[1:]])
     return relabeled(classes, done, 255), relabeled(unity, done, IGNORED), done
-
-
-def loop_relabel(labels, strides, mode, logits):
-    """Cell by cell: done if any ancestor is settled."""
-    table = [loop_targets(labels, s) for s in strides]
-    classes, unity = [t[0].clone() for t in table], [t[1].clone() for t in table[:-1]]
-    for level in range(1, len(strides)):
-        for n, i, j in np.ndindex(*classes[level].shape):
-            for k in range(level):
-                ratio = strides[k] // strides[level]
-                n_, i_, j_ = n, i // ratio, j // ratio
-                settled = table[k][1][n_, i_, j_] == 1 and mode != 'naive' and (
-                    mode == 'gt_unity' or torch.sigmoid(logits[k][n_, 0, i_, j_]) >= 0.5)
-                if settled:
-                    classes[level][n, i, j] = 255
-                    if level < len(strides) - 1:
-                        unity[level][n, i, j] = 255
-    return classes, unity
 
 
 @settings(max_examples=25, deadline=None)

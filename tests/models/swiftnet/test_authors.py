@@ -11,7 +11,7 @@ from mmsparse.datasets import LabelBoundaryWeight, RandomSquareCropAndScale
 from mmsparse.datasets.transforms.swiftnet import boundary_distance
 from mmsparse.models.swiftnet import SwiftNetHead
 from tests import authors
-from tests.tools.test_swiftnet_converter import CONFIGS, config, convert, with_statistics
+from tests.models.swiftnet.converted import CONFIGS, config, convert, with_statistics
 
 
 def build(root, name, state=None):

@@ -12,8 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
-STUDY = 'projects/hrf/configs'
-REFINER = f'{STUDY}/sparserefine-s_wnet-1024_1xb4-2k_hrf-1366x2048.py'
+REFINER = 'configs/sparserefine/sparserefine-s_wnet_1xb4-2k_hrf-1366x2048.py'
 LOW, HIGH, SIZE = (40, 56), (96, 136), (192, 272)
 
 

@@ -47,8 +47,9 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
         if value not in allowed:
             raise ValueError(f'{name} must be one of {allowed}, got {value!r}')
     device = next(model.parameters()).device.type
-    if dtype == 'bfloat16' and device != 'cpu':
-        raise ValueError(f"dtype 'bfloat16' is for the CPU, the model is on {device}; use autocast")
+    if (backend, dtype) != (BACKENDS[0], DTYPES[0]) and device != 'cpu':
+        raise ValueError(f'backend {backend!r} with dtype {dtype!r} is for the CPU, the model is '
+                         f'on {device}; on a GPU use torch with autocast')
     if (backend, dtype) != (BACKENDS[0], DTYPES[0]) and not isinstance(model, BaseSegmentor):
         raise ValueError(f'backend {backend!r} with dtype {dtype!r} is for segmentors of mmseg, '
                          f'got {type(model).__name__}')

@@ -214,6 +214,7 @@ class RefinedWindows(Windows):
     """
 
     model: SparseRefineSegmentor
+    scores: Tensor | None  # of the part, once they are asked for
 
     def plan(self, halo: int | None) -> None:
         """As of :class:`Windows`; and how the low-resolution pass goes."""

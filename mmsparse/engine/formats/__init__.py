@@ -6,6 +6,10 @@ matplotlib) or optional is imported inside their methods.
 """
 from .base import OutputFormat
 from .coco import Coco
+from .cvat import Cvat
+from .fiftyone import FiftyOne
+from .geojson import GeoJson
+from .label_studio import LabelStudio
 from .pictures import Labels, Overlay, Panels
 
 __all__ = ['FORMATS', 'OutputFormat']
@@ -15,4 +19,8 @@ FORMATS: dict[str, type[OutputFormat]] = {
     'overlay': Overlay,
     'panels': Panels,
     'coco': Coco,
+    'cvat': Cvat,
+    'label-studio': LabelStudio,
+    'fiftyone': FiftyOne,
+    'geojson': GeoJson,
 }

@@ -71,9 +71,14 @@ class Prediction:
         return self.image.shape[0], self.image.shape[1]
 
     @property
-    def has_class_map(self) -> bool:
-        """Whether every pixel has one class at most; else there are objects, which may overlap."""
-        return 'pred_sem_seg' in self.sample or 'pred_panoptic_seg' in self.sample
+    def is_panoptic(self) -> bool:
+        """Whether pixels belong to segments that do not overlap, objects among them."""
+        return 'pred_panoptic_seg' in self.sample
+
+    @property
+    def is_semantic(self) -> bool:
+        """Whether pixels have classes, and there are no objects."""
+        return 'pred_sem_seg' in self.sample and not self.is_panoptic
 
     def segments(self) -> np.ndarray:
         """Numbers of segments, ``[H, W]``: classes; of a panoptic model see ``INSTANCE_OFFSET``.
@@ -81,9 +86,9 @@ class Prediction:
         Raises:
             WrongModelError: the model finds objects, which may overlap.
         """
-        if 'pred_panoptic_seg' in self.sample:
+        if self.is_panoptic:
             return self.sample.pred_panoptic_seg.sem_seg[0].numpy()
-        if 'pred_sem_seg' in self.sample:
+        if self.is_semantic:
             return self.sample.pred_sem_seg.data[0].numpy()
         raise WrongModelError('the model finds objects, which may overlap, and gives no class map')
 
@@ -98,13 +103,10 @@ class Prediction:
             WrongModelError: the model finds objects, which may overlap, or has other classes.
         """
         classes = self.segments().astype(np.int64)
-        if 'pred_panoptic_seg' in self.sample:
+        if self.is_panoptic:
             classes %= INSTANCE_OFFSET
-            classes[classes == num_classes] = no_class
-        unknown = (classes >= num_classes) & (classes != no_class)
-        if unknown.any():
-            raise unnamed(int(classes[unknown][0]), num_classes)
-        return classes
+        check_labels(classes, num_classes + self.is_panoptic)
+        return np.where(classes == num_classes, no_class, classes)
 
     def regions(self, num_classes: int) -> Iterator[Region]:
         """What was found: objects, or of a segmentor one region for each class in the picture.
@@ -115,26 +117,23 @@ class Prediction:
         Raises:
             WrongModelError: the model has other classes.
         """
-        if not self.has_class_map:
-            yield from self._objects(num_classes)
+        if not (self.is_panoptic or self.is_semantic):
+            check_labels(self.sample.pred_instances.labels.numpy(), num_classes)
+            yield from self._objects()
             return
-        panoptic = 'pred_panoptic_seg' in self.sample
         segments = self.segments()
         for number in np.unique(segments).tolist():
-            label = number % INSTANCE_OFFSET if panoptic else number
-            if label > num_classes or label == num_classes and not panoptic:
-                raise unnamed(label, num_classes)
+            label = number % INSTANCE_OFFSET if self.is_panoptic else number
+            check_labels(np.array(label), num_classes + self.is_panoptic)
             if label < num_classes:
                 yield region_of(label, segments == number)
 
-    def _objects(self, num_classes: int) -> Iterator[Region]:
+    def _objects(self) -> Iterator[Region]:
         """The objects of a detector; those whose mask is empty are left out."""
         objects = self.sample.pred_instances
         for i, (label, score, box) in enumerate(zip(
                 objects.labels.tolist(), objects.scores.tolist(), objects.bboxes.tolist(),
                 strict=True)):
-            if label >= num_classes:
-                raise unnamed(label, num_classes)
             if 'masks' not in objects:
                 left, top, right, bottom = box
                 yield Region(label, (left, top, right - left, bottom - top), None, score)
@@ -151,7 +150,12 @@ def region_of(label: int, mask: Any, score: float | None = None) -> Region:
     return Region(label, (left, top, width, height), code, score)
 
 
-def unnamed(label: int, num_classes: int) -> WrongModelError:
-    """The error of a class that has no name."""
-    return WrongModelError(f'the model gives class {label}, but checkpoint or test set name '
-                           f'{num_classes} classes, from 0')
+def check_labels(labels: np.ndarray, num_classes: int) -> None:
+    """Refuse numbers of classes that have no name.
+
+    Raises:
+        WrongModelError: there is one.
+    """
+    if labels.size and labels.max() >= num_classes:
+        raise WrongModelError(f'the model gives class {labels.max()}, but checkpoint or test set '
+                              f'name {num_classes} classes, from 0')

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco
 
 from .base import OutputFormat
 
 if TYPE_CHECKING:
-    from mmdet.structures import DetDataSample
     from mmengine.model import BaseModel
 
-    from mmsparse.engine.prediction import Prediction
+    from mmsparse.engine.prediction import Prediction, Region
+    from mmsparse.visualization import Shape
 
 
 def encode_picture(suffix: str, picture: np.ndarray, *options: int) -> bytes:
@@ -36,22 +35,6 @@ def encode_picture(suffix: str, picture: np.ndarray, *options: int) -> bytes:
     return content.tobytes()
 
 
-def drawable(sample: DetDataSample) -> DetDataSample:
-    """What mmdet draws of a detector's sample, masks out of run-length codes."""
-    import torch
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
-    found = sample.pred_instances
-    objects = InstanceData(bboxes=found.bboxes, labels=found.labels, scores=found.scores)
-    if 'masks' in found:
-        objects.masks = found.masks
-        if isinstance(found.masks, list):  # EffSeg's, with encode_masks=True
-            decoded = [torch.from_numpy(coco.decode(mask)) for mask in found.masks]
-            objects.masks = torch.stack(decoded) if decoded else torch.zeros(0, *sample.ori_shape)
-    return DetDataSample(pred_instances=objects)
-
-
 class Labels(OutputFormat):
     """A PNG of class numbers from 0: 8 bits for up to 255 classes, else 16 bits.
 
@@ -70,30 +53,31 @@ class Labels(OutputFormat):
 class Overlay(OutputFormat):
     """The picture under the colors and names of what was found, a JPEG.
 
-    Objects are drawn by mmdet, with their boxes and scores.
+    Objects, and segments of a panoptic model, have a white outline; detectors add their score.
     """
 
     suffix = '.jpg'
 
-    def __init__(self, model: BaseModel) -> None:
-        from mmdet.visualization import DetLocalVisualizer
-
-        super().__init__(model)
-        self.visualizer = DetLocalVisualizer(alpha=0.6)
-        self.visualizer.dataset_meta = dict(classes=self.classes, palette=self.palette)
-
     def encode(self, prediction: Prediction) -> bytes:
         """The picture as drawn."""
-        from mmsparse.visualization import paint_over
+        from mmsparse.visualization import paint_over, paint_shapes
 
-        if prediction.has_class_map:
-            return encode_picture(self.suffix, paint_over(
-                prediction.image, prediction.class_map(len(self.classes), no_class=-1),
-                self.classes, self.palette))
-        self.visualizer.add_datasample(
-            'overlay', prediction.image[..., ::-1], drawable(prediction.sample), draw_gt=False,
-            pred_score_thr=-1)
-        return encode_picture(self.suffix, self.visualizer.get_image()[..., ::-1])
+        if prediction.is_semantic:
+            drawn = paint_over(prediction.image, prediction.class_map(len(self.classes)),
+                               self.classes, self.palette)
+        else:
+            regions = sorted(prediction.regions(len(self.classes)), key=lambda r: r.score or 0)
+            drawn = paint_shapes(prediction.image, map(self._shape, regions))
+        return encode_picture(self.suffix, drawn)
+
+    def _shape(self, region: Region) -> Shape:
+        from mmsparse.rle import decode_patch
+        from mmsparse.visualization import Shape
+
+        score = '' if region.score is None else f' {region.score:.2f}'
+        where = None if region.mask is None else decode_patch(region.mask)
+        return Shape(where, region.box, self.classes[region.label] + score,
+                     self.palette[region.label])
 
 
 class Panels(OutputFormat):

@@ -46,7 +46,7 @@ class GeoJson(OutputFormat):
                 raise ValueError(f'{prediction.file} is no raster with a place on Earth: {error}'
                                  ) from error
             found: list[bytes] = []
-            if prediction.has_class_map:
+            if prediction.is_semantic or prediction.is_panoptic:
                 classes = prediction.class_map(len(self.classes), no_class=-1).astype(np.int32)
                 found.extend(self.features(classes, place, -1))
             else:

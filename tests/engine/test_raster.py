@@ -208,7 +208,8 @@ def test_the_result_lies_where_the_picture_does(model, picture, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['o.tif']
 
 
-def test_many_classes_take_16_bits(model, picture, tmp_path):
+def test_many_classes_take_16_bits(model, pixels, tmp_path):
+    picture = write(tmp_path / 'p.tif', pixels[:, :200, :260])
     many = copy.copy(model)
     many.dataset_meta = dict(classes=[str(n) for n in range(256)])
     found = labeled(many, picture, tmp_path)
@@ -401,8 +402,8 @@ def test_predict_outlines_rasters(configured, folder):
     """With or without their class maps; what has no place on Earth is said."""
     alone, both = folder / 'alone', folder / 'both'
     named = folder / 'in/deep'
-    predict(configured, named, alone, formats=['geojson'], window=128)
-    predict(configured, named, both, formats=['labels', 'geojson'], window=128)
+    predict(configured, named, alone, formats=['geojson'], window=256)
+    predict(configured, named, both, formats=['labels', 'geojson'], window=256)
     assert files(alone) == ['geojson/map.geojson']
     assert files(both) == ['geojson/map.geojson', 'labels/map.tif']
     content = (alone / 'geojson/map.geojson').read_bytes()

@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='a config file of a segmentor, or mmsparse://NAME of the zoo')
+    parser.add_argument('config', help='of a segmentor: a file, or mmsparse://NAME of the zoo')
     parser.add_argument('words', nargs='+', metavar='[checkpoint] input',
                         help='its checkpoint, left out where the config is mmsparse://NAME; then '
                              'pictures, and folders of them')

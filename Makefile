@@ -2,15 +2,17 @@
 #   STACK=stock|onedl   the MM packages: the stock ones (default) or their maintained forks
 #   TORCH="torch==X"    another torch than the tested one; it stays until another is named
 #   PYTHON=python3.11   the interpreter the environment is made of
+#   MMCV_WHEELS=PLACE   a folder or page of wheels: mmcv is taken from there and not compiled
 STACK ?= stock
 TORCH ?=
 PYTHON ?= python3
+MMCV_WHEELS ?=
 
 VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 RUN := PYTHONPATH="$(CURDIR)" $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 
-.PHONY: demo test nightly bench bench-plots lint doctor install clean
+.PHONY: demo test nightly bench bench-plots lint docs doctor install clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -34,6 +36,10 @@ lint: install
 	$(VENV)/bin/mypy
 	$(RUN) .ci/lint_docs.py
 	$(VENV)/bin/lint-imports --config setup.cfg --no-cache
+	$(VENV)/bin/hadolint Dockerfile
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$(CURDIR)" $(VENV)/bin/mkdocs build --strict $(ARGS)
 
 doctor: install
 	$(RUN) -m mmsparse.doctor
@@ -41,7 +47,8 @@ doctor: install
 install:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "[mmsparse] no $(PYTHON): sudo apt-get install python3 python3-venv python3-dev" >&2; exit 1; }
-	@$(PYTHON) requirements/install.py --stack "$(STACK)" --torch "$(TORCH)" --python "$(PYTHON)"
+	@$(PYTHON) requirements/install.py --stack "$(STACK)" --torch "$(TORCH)" --python "$(PYTHON)" \
+	  --mmcv-wheels "$(MMCV_WHEELS)"
 
 clean:
 	rm -rf $(VENV) work_dirs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

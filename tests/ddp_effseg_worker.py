@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.models.test_effseg_hosts import HOSTS, batch, thin
+from tests.models.effseg.builders import HOSTS, batch, thin
 
 
 def main(out):

@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.models.test_effseg_hosts import batch
-from tests.models.test_fqdet_configs import thin
+from tests.models.effseg.builders import batch
+from tests.models.effseg.fqdet_builders import thin
 
 
 def main(out):

@@ -11,8 +11,8 @@ import torch
 
 from mmsparse.apis import inference, init_model
 from mmsparse.engine.loading import load_model
+from tests.configs import config
 from tests.models.tiny import refine_cfg, segmentor_cfg
-from tests.test_apis import config
 
 SIZE = (40, 56)
 

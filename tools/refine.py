@@ -13,7 +13,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import check_config, find_checkpoint, one_line_errors, stop
+from command_line import (
+    add_launcher_option,
+    check_config,
+    find_checkpoint,
+    join_processes,
+    leave,
+    one_line_errors,
+    stop,
+)
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 MASKS = (*IMAGES, '.npy', '.json')
@@ -43,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--force', action='store_true', help='write over files that exist')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that override those of the config')
+    add_launcher_option(parser)
     args = parser.parse_args()
     if args.max_gib is not None and args.max_gib <= 0:
         parser.error(f'--max-gib must be positive, got {args.max_gib}')
@@ -126,6 +135,10 @@ def main() -> None:
     pairs = pair(args.image, args.mask)
     outs = places(pairs, args.out, args.format)
 
+    join_processes(args)
+
+    from mmengine import dist
+
     from mmsparse.apis import init_model, refine_mask
     from mmsparse.engine import progress_display
     from mmsparse.masks import read_mask, write_mask
@@ -136,9 +149,11 @@ def main() -> None:
     with one_line_errors():
         model = init_model(args.config, args.checkpoint, args.device, options)
     failed = []
-    with progress_display() as progress:
-        task = progress.add_task('Refine', total=len(pairs), note='')
-        for (image, mask), out in zip(pairs, outs, strict=True):
+    rank, world_size = dist.get_dist_info()
+    share = list(zip(pairs, outs, strict=True))[rank::world_size]
+    with progress_display(disable=rank > 0) as progress:
+        task = progress.add_task('Refine', total=len(share), note='')
+        for (image, mask), out in share:
             try:
                 if out.exists() and not args.force:
                     raise FileExistsError(f'{out} exists; --force writes over it')
@@ -149,12 +164,13 @@ def main() -> None:
                 progress.console.print(f'{out}: {changed:.2%} of the pixels changed',
                                        markup=False, highlight=False, soft_wrap=True)
             except (OSError, ValueError, RuntimeError, MemoryError) as error:
-                failed.append(f'{mask}: {error}')
+                failed.append((pairs.index((image, mask)), f'{mask}: {error}'))
             progress.advance(task)
-    if failed:
+    failed = sorted(sum(dist.all_gather_object(failed), []))
+    if failed and rank == 0:
         print(f'{Path(sys.argv[0]).name}: {len(failed)} of {len(pairs)} masks are not refined:',
-              *failed, sep='\n  ', file=sys.stderr)
-    sys.exit(1 if failed else 0)
+              *(line for _, line in failed), sep='\n  ', file=sys.stderr)
+    leave(failed=bool(failed))
 
 
 if __name__ == '__main__':

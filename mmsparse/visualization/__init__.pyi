@@ -1,3 +1,4 @@
+from .overlay import Shape as Shape, paint_over as paint_over, paint_shapes as paint_shapes
 from .panels import (
     changes as changes, liveliest_window as liveliest_window, paint_classes as paint_classes,
     paint_mask as paint_mask, paint_score as paint_score, refinement_panels as refinement_panels,

@@ -1,6 +1,6 @@
 """What folding must leave alone, and what else computes.
 
-On the five baselines: tests/models/test_cityscapes_configs.py.
+On the five baselines: tests/models/sparserefine/test_cityscapes_configs.py.
 """
 import sys
 
@@ -73,7 +73,7 @@ def test_swiftnet(root, name):
 
 def test_crm():
     """Two norms after one convolution: the first is folded."""
-    from tests.models.test_crm import build, picture
+    from tests.models.crm.builders import build, picture
     model, (image, mask) = build(), picture((96, 130))
     before = model.refine(image, mask).mask
     norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
@@ -142,5 +142,8 @@ def test_what_cannot_be_chosen_is_refused():
         fuse_for_inference(build_plain(), dtype='int8')
     with pytest.raises(ValueError, match="backend 'openvino' .* got Sequential"):
         fuse_for_inference(nn.Sequential(nn.Conv2d(3, 3, 1)), backend='openvino')
-    with pytest.raises(ValueError, match="'bfloat16' is for the CPU, the model is on meta"):
-        fuse_for_inference(build_plain().to('meta'), dtype='bfloat16')
+    for other in (dict(dtype='bfloat16'), dict(backend='openvino')):
+        model = build_plain().to('meta')
+        with pytest.raises(ValueError, match='is for the CPU, the model is on meta'):
+            fuse_for_inference(model, **other)
+        assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()), 'left as it was'

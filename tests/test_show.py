@@ -6,19 +6,16 @@ import re
 import subprocess
 import sys
 import zlib
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
 from mmsparse.apis import inference, init_model
 from mmsparse.datasets.scenes import render_scene
 from mmsparse.engine.loading import load_model
 from mmsparse.engine.stages import STAGES
-from mmsparse.visualization import html_page
 from tests.models.tiny import refine_cfg, refined_cfg, segmentor_cfg, vary_classes
 from tests.test_apis import config
 
@@ -108,7 +105,7 @@ def test_help_is_light(root):
         tree = ast.parse((root / 'tools' / f'{tool}.py').read_text())
         top = {alias.name if isinstance(node, ast.Import) else node.module for node in tree.body
                if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
-        assert top <= {'__future__', 'argparse', 'html', 'inspect', 'pathlib', 'socket', 'sys',
+        assert top <= {'__future__', 'argparse', 'html', 'pathlib', 're', 'socket', 'sys',
                        'tempfile', 'typing', 'command_line'}
 
 
@@ -178,18 +175,35 @@ def test_a_name_of_the_zoo_needs_no_checkpoint(run, tool, monkeypatch):
 def test_which_word_is_the_checkpoint(tool, monkeypatch, line, expected):
     monkeypatch.setattr(sys, 'argv', ['show.py', *line])
     args = tool.parse_args()
-    assert (args.checkpoint, args.words) == expected
+    assert (args.checkpoint, args.inputs) == expected
 
 
 def test_bad_pictures_are_reported_and_the_others_go_on(run, files, tmp_path):
     (tmp_path / 'broken.jpg').write_bytes(b'no image')
     (tmp_path / 'b.html').write_text('mine')
-    code, out, err = run('nothing.jpg', 'broken.jpg', 'b.png', 'a.png', '--labels', 'labels')
+    for file in (*files.glob('*.png'), files / 'refine.py'):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / 'c.png').write_bytes((files / 'a.png').read_bytes())
+    (tmp_path / 'd.mp4').touch()
+    names = [str(tmp_path / name) for name in ('broken.jpg', 'b.png', 'c.png', 'd.mp4', 'a.png')]
+    code, out, err = run(*names, '--labels', 'labels')
     assert code == 1 and out == 'a.html\n'
     lines = err.splitlines()
-    assert 'nothing.jpg' in lines[0] and 'broken.jpg is no image' in lines[1]
-    assert 'b.html exists; --force writes over it' in lines[2] and len(lines) == 3
+    assert len(lines) == 4 and 'broken.jpg is no image' in lines[0]
+    assert 'b.html exists; --force writes over it' in lines[1]
+    assert 'holds no label of' in lines[2] and 'c.png' in lines[2]
+    assert 'a page shows a picture, not a video' in lines[3]
     assert (tmp_path / 'b.html').read_text() == 'mine'
+
+
+def test_folders_are_kept(run, files, tmp_path):
+    for place in ('in/x', 'in/y/z'):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / 'a.png').write_bytes((files / 'a.png').read_bytes())
+    assert run('in', '--out', 'pages', model='plain')[0] == 0
+    assert sorted(map(str, (tmp_path / 'pages').rglob('*.html'))) == [
+        f'{tmp_path}/pages/{name}/a.html' for name in ('x', 'y/z')]
+    assert 'lies within the input in' in run('in', '--out', 'in/pages')[2]
 
 
 @pytest.mark.parametrize('label, message', [
@@ -204,33 +218,14 @@ def test_labels_that_are_none(run, tmp_path, label, message):
     assert not (tmp_path / 'a.html').exists()
 
 
-@pytest.mark.parametrize('dataset, picture, label', [
-    ('CityscapesDataset', 'x_leftImg8bit.png', 'x_gtFine_labelTrainIds.png'),
-    ('ADE20KDataset', 'x.jpg', 'x.png'),
-    ('iSAIDDataset', 'x.png', 'x_instance_color_RGB.png'),
-    ('DRIVEDataset', 'x.jpg', 'x.png'),  # no name of that data set: by its stem
-])
-def test_labels_are_paired_as_the_test_set_pairs_them(tool, tmp_path, dataset, picture, label):
-    model = SimpleNamespace(cfg=Config(dict(test_dataloader=dict(dataset=dict(
-        type=f'mmseg.{dataset}', pipeline=[])))))
-    with pytest.raises(FileNotFoundError, match=f'holds no label of it: .*{label}'):
-        tool.label_file(model, tmp_path, f'pictures/{picture}')
-    (tmp_path / label).touch()
-    assert tool.label_file(model, tmp_path, f'pictures/{picture}') == tmp_path / label
-    assert tool.tested_like(model, 'reduce_zero_label') == (dataset == 'ADE20KDataset')
-    model.cfg.test_dataloader.dataset.seg_map_suffix = '_mine.png'
-    assert tool.tested_like(model, 'seg_map_suffix') == '_mine.png'
-
-
 @pytest.mark.parametrize('line, model, message', [
     (['nothing.py', 'w.pth', 'a.png'], None, 'config nothing.py does not exist'),
     (['refine.py', 'nothing.pth', 'a.png'], None, 'checkpoint nothing.pth does not exist'),
     (['mmsparse://nothing', 'a.png'], None, "the zoo has no 'nothing'"),
     (['a.png', '--labels', 'nothing'], 'refine', '--labels nothing does not exist'),
     (['a.png', 'b.png', '--labels', 'labels/a.png'], 'refine', 'but there are 2 pictures'),
-    (['a.png', 'x/a.jpg'], 'refine', 'would both be written to a.html'),
-    (['empty'], 'refine', 'folder empty holds no picture'),
-    (['a.png', '--out', 'a.html'], 'refine', '--out a.html must be a folder'),
+    (['a.png', 'nothing.jpg'], 'refine', 'the input nothing.jpg does not exist'),
+    (['empty'], 'refine', 'the folder empty holds no picture'),
 ])
 def test_one_line_says_what_is_wrong(run, tmp_path, line, model, message):
     (tmp_path / 'empty').mkdir()
@@ -246,12 +241,3 @@ def test_a_model_that_labels_no_pixels(run, files, tmp_path):
     torch.save(state, tmp_path / 'crm.pth')
     code, _, err = run('crm.py', 'crm.pth', 'a.png', model=None)
     assert code and 'builds CRMRefiner: it labels no pixels' in err
-
-
-def test_a_file_is_whole_or_not_there(tool, tmp_path, monkeypatch):
-    monkeypatch.setattr('pathlib.Path.replace', lambda *_: (_ for _ in ()).throw(OSError('full')))
-    with pytest.raises(OSError, match='full'):
-        tool.write_whole(tmp_path / 'x' / 'a.html', html_page(
-            np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), int), title='', classes='a',
-            palette=[[0, 0, 0]]))
-    assert not list((tmp_path / 'x').iterdir())

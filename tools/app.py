@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='a config file of a segmentor, or mmsparse://NAME of the zoo')
+    parser.add_argument('config', help='of a segmentor: a file, or mmsparse://NAME of the zoo')
     parser.add_argument('checkpoint', nargs='?',
                         help=f'its checkpoint; left out where the config is {ZOO}NAME')
     parser.add_argument('--host', default='127.0.0.1',
@@ -49,8 +49,9 @@ def build_app(model: BaseSegmentor, facts: dict[str, str], folder: Path) -> grad
         folder: for the pages; Gradio keeps copies of what it serves.
     """
     import gradio as gr
-    from show import make_page, read_label
+    from show import class_numbers, make_page
 
+    from mmsparse.engine.label_files import read_label
     from mmsparse.pictures import read_image
 
     def show(picture: str | None, label: str | None) -> tuple[str, str]:
@@ -59,7 +60,8 @@ def build_app(model: BaseSegmentor, facts: dict[str, str], folder: Path) -> grad
             raise gr.Error('Choose a picture first.')
         try:
             image = read_image(picture)
-            truth = label and read_label(model, Path(label), image.shape[:2])
+            truth = None if label is None else read_label(
+                model.cfg, Path(label), image.shape[:2], *class_numbers(model))
             page = make_page(model, image, truth, title=Path(picture).name, facts=facts)
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             raise gr.Error(str(error)) from error

@@ -19,7 +19,7 @@ from torch import nn
 from mmsparse.apis import predict
 from mmsparse.engine.field_of_view import FieldOfView, field_of_view
 from mmsparse.engine.raster import predict_raster
-from mmsparse.engine.raster_file import CACHE
+from mmsparse.engine.raster_file import CACHE, ClassRaster
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
 from tests.models.tiny import refined_cfg, segmentor_cfg
@@ -130,7 +130,7 @@ def test_windows_equal_the_picture_in_one_piece(picture, pixels, tmp_path):
 
 
 @pytest.mark.parametrize(('window', 'windows', 'upsample'), [
-    (256, 30, 'nearest'), (256, 30, 'bilinear'), (384, 9, 'nearest')])
+    (192, 110, 'nearest'), (256, 30, 'bilinear'), (384, 9, 'nearest')])
 def test_refined_windows(picture, pixels, tmp_path, window, windows, upsample):
     """The low-resolution pass (300 x 350 pixels) by windows, and on the whole picture at once."""
     model = build(refining_cfg(upsample=upsample))
@@ -289,7 +289,7 @@ def test_no_data(model, pixels, tmp_path):
     assert result.windows == 4 and (found[:, 64:] == 255).all() and (found[:50, :64] < 5).all()
 
 
-def test_failures_leave_nothing(model, picture, pixels, tmp_path):
+def test_failures_leave_nothing(model, picture, tmp_path, monkeypatch):
     """A file that is cut off, a full disk and Ctrl-C: the result that was there stays."""
     out = tmp_path / 'out' / 'o.tif'
     labeled(model, picture, tmp_path)
@@ -317,6 +317,14 @@ def test_failures_leave_nothing(model, picture, pixels, tmp_path):
             predict_raster(model, picture, out, window=128)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    write = ClassRaster.write
+
+    def lose_a_pixel(self, classes, window):
+        write(self, classes, window)
+        self.checksum -= window.top == window.left == 0
+    monkeypatch.setattr(ClassRaster, 'write', lose_a_pixel)
+    with pytest.raises(OSError, match=r'o.tif cannot be written: what was read back differs'):
+        predict_raster(model, picture, out, window=128)
     assert out.read_bytes() == b'earlier' and list(out.parent.iterdir()) == [out]
 
 

@@ -30,8 +30,19 @@ MODELS = '<!-- models -->'
 
 
 def place_in_site(path: str) -> str:
-    """Where a file of the repository lies in the site: docs/ is the root, README.md its index."""
+    """Where a file of the repository lies in the site: docs/ is the root, README.md its index.
+
+    A folder is a page that lists it.
+    """
+    if (ROOT / path).is_dir():
+        return f'{path}/index.md'
     return 'index.md' if path == 'README.md' else path.removeprefix('docs/')
+
+
+def goal_of(path: str, target: str) -> str:
+    """The file or folder, below the root of the repository, that a link in ``path`` leads to."""
+    folder = path if (ROOT / path).is_dir() else posixpath.dirname(path)
+    return posixpath.normpath(posixpath.join(folder, target))
 
 
 def linked(path: str, markdown: str) -> Iterator[str]:
@@ -39,7 +50,26 @@ def linked(path: str, markdown: str) -> Iterator[str]:
     for part in FENCE.split(markdown)[::2]:
         for target in LINK.findall(part):
             if '://' not in target and not target.startswith('mailto:'):
-                yield posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+                yield goal_of(path, target)
+
+
+def path_in_repository(place: str) -> str:
+    """The way back from ``place_in_site``."""
+    if place == 'index.md':
+        return 'README.md'
+    if (ROOT / 'docs' / place).is_file():
+        return f'docs/{place}'
+    folder = place.removesuffix('/index.md')
+    return folder if (ROOT / folder).is_dir() else place
+
+
+def content(path: str) -> str:
+    """The text of a page, or a list of the files in a folder."""
+    place = ROOT / path
+    if place.is_file():
+        return place.read_text(encoding='utf-8')
+    names = sorted(file.name for file in place.iterdir() if file.is_file())
+    return f'# {path}\n\n' + ''.join(f'- [{name}]({name})\n' for name in names)
 
 
 def repository_files() -> dict[str, str]:
@@ -49,8 +79,8 @@ def repository_files() -> dict[str, str]:
     waiting = sorted(pages)
     while waiting:
         path = waiting.pop()
-        if path.endswith('.md'):
-            new = set(linked(path, (ROOT / path).read_text(encoding='utf-8'))) - pages
+        if path.endswith('.md') or (ROOT / path).is_dir():
+            new = set(linked(path, content(path))) - pages
             pages |= new
             waiting.extend(sorted(new))
     return {place_in_site(path): path for path in sorted(pages) if not path.startswith('docs/')}
@@ -67,25 +97,28 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Bring in what lies outside docs/."""
     for place, path in repository_files().items():
-        files.append(File.generated(config, place, abs_src_path=str(ROOT / path)))
+        source = ROOT / path
+        files.append(File.generated(config, place, content=content(path)) if source.is_dir()
+                     else File.generated(config, place, abs_src_path=str(source)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links to where their targets lie in the site; put the tables of models in."""
     place = page.file.src_uri
-    path = repository_files().get(place, f'docs/{place}')
+    path = path_in_repository(place)
 
     def lead(match: re.Match) -> str:
         target = match[1]
         if '://' in target or target.startswith('mailto:'):
             return target
-        goal = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+        goal = goal_of(path, target)
         return posixpath.relpath(place_in_site(goal), posixpath.dirname(place) or '.')
 
     parts = FENCE.split(markdown)
     parts[::2] = [LINK.sub(lead, part) for part in parts[::2]]
-    return ''.join(parts).replace(MODELS, model_tables())
+    text = ''.join(parts)
+    return text.replace(MODELS, model_tables()) if MODELS in text else text
 
 
 # ---- The tables of models ----------------------------------------------------------------------
@@ -117,11 +150,11 @@ def model_table(path: Path) -> str:
 
 
 class Roles(griffe.Extension):
-    """``:func:`~a.b.name` `` in a docstring is shown as the name alone."""
+    """Docstrings as Markdown: ``:func:`~a.b.name` `` is the name alone, ``::`` a colon."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change the docstring before it is parsed."""
         if obj.docstring:
-            obj.docstring.value = re.sub(
-                r':\w+:`(?:~[\w.]*?(\w+)|([\w.]+))`', lambda m: f'`{m[1] or m[2]}`',
-                obj.docstring.value)
+            text = re.sub(r':\w+:`(?:~[\w.]*?(\w+)|([\w.]+))`', lambda m: f'`{m[1] or m[2]}`',
+                          obj.docstring.value)
+            obj.docstring.value = re.sub('::$', ':', text, flags=re.M)

@@ -5,9 +5,10 @@ Letters: ``H, W`` size of an image in pixels.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +27,13 @@ from torch import nn
 from mmsparse.engine import progress_display
 from mmsparse.engine.formats import FORMATS
 from mmsparse.engine.fusion import fuse_for_inference
-from mmsparse.engine.inputs import InputReader, Picture, find_inputs
+from mmsparse.engine.inputs import Input, InputReader, Picture, find_inputs
 from mmsparse.engine.loading import load_model
 from mmsparse.engine.output_folder import OutputFolder
 from mmsparse.engine.pipeline import follows_exif, preparation, tested_dataset
 from mmsparse.engine.prediction import Prediction, WrongModelError
+from mmsparse.engine.raster import WINDOW
+from mmsparse.engine.raster_outputs import SUFFIXES, goes_by_windows, label_raster
 from mmsparse.masks import check_mask, read_mask
 from mmsparse.models.crm.refiner import CRMRefiner
 from mmsparse.pictures import AS_STORED, read_image
@@ -154,6 +157,9 @@ def predict(model: BaseModel,
             score_thr: float = 0.3,
             upright: bool = False,
             white: float | None = None,
+            bands: Sequence[int] | None = None,
+            window: int = WINDOW,
+            halo: int | None = None,
             show_progress: bool = False) -> Outcome:
     """Label files, folders of them, and videos, and write what is found into a folder.
 
@@ -161,6 +167,10 @@ def predict(model: BaseModel,
     ``OUT/labels/street/1.png``. What is there is left alone, so that a second call goes on where
     the first one ended; files are whole or not there. Where ``torch.distributed`` runs, every
     process calls this and does its share; the files are the same as those of one process.
+
+    A segmentor labels TIFFs that are georeferenced or larger than 64 megapixels by windows
+    (:func:`~mmsparse.engine.raster.predict_raster`), where ``formats`` are ``'labels'``, of which
+    they have a GeoTIFF, and ``'geojson'`` alone.
 
     Args:
         model: from :func:`init_model`.
@@ -172,6 +182,7 @@ def predict(model: BaseModel,
         upright: turn pictures as their EXIF orientation says; else it is done where the model's
             test pipeline does it, as mmdet's do.
         white: which value is white in pictures of more than 8 bits; without it they fail.
+        bands, window, halo: of pictures that are labeled by windows, as of ``predict_raster``.
         show_progress: show a bar on the terminal.
 
     Returns:
@@ -191,8 +202,14 @@ def predict(model: BaseModel,
     found = find_inputs(named, Path(out))
     folder = OutputFolder(out, {key: FORMATS[key](model) for key in formats}, force=force)
     rank, world_size = dist.get_dist_info()
+    rasters = []
+    if isinstance(model, BaseSegmentor) and set(formats) <= SUFFIXES.keys():
+        rasters = [one for one in found if goes_by_windows(one.file)]
+        found = [one for one in found if one not in rasters]
     reader = InputReader(found, upright or follows_exif(model.cfg), white, rank, world_size)
-    work = _Share(model, folder, reader, score_thr)
+    work = _Share(
+        model, folder, reader, score_thr, list(enumerate(rasters, len(found)))[rank::world_size],
+        dict(white=white, bands=bands, window=window, halo=halo))
     with progress_display(disable=not show_progress or rank > 0) as bar:
         work.run(bar)
     everything = dist.all_gather_object((work.written, work.skipped, work.failed, work.stopped,
@@ -217,6 +234,8 @@ class _Share:
     folder: OutputFolder
     reader: InputReader
     score_thr: float
+    rasters: Sequence[tuple[int, Input]]  # each with its place behind the pictures
+    options: Mapping[str, Any]  # of predict_raster
     written: int = 0
     skipped: int = 0
     failed: list[tuple[tuple[int, int], str]] = field(default_factory=list)
@@ -224,23 +243,42 @@ class _Share:
 
     def run(self, bar: Progress) -> None:
         """Label all pictures of the share."""
-        task = bar.add_task('Predict', total=self.reader.announced(), note='')
+        task = bar.add_task(
+            'Predict', total=self.reader.announced() + len(self.rasters), note='')
         ahead = self.reader.read_ahead(lambda picture: bool(self.folder.missing(picture.name)))
         with closing(ahead):
             for picture, image in ahead:
-                try:
-                    self.label(picture, image)
-                except WrongModelError:
-                    raise
-                except (OSError, ValueError, RuntimeError, MemoryError) as error:
-                    named = str(picture.file) in str(error)
-                    self.failed.append((picture.place, str(error) if named else
-                                        f'{picture.file}: {error}'))
-                    self.stopped = isinstance(error, OSError) and error.errno in NO_FOLDER
+                self.attempt(picture.file, picture.place, partial(self.label, picture, image))
                 speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
                 bar.update(task, advance=1, note=f'{speed:.2f} a second' if speed else '')
                 if self.stopped:
-                    break
+                    return
+        for place, raster in self.rasters:
+            def show(done: int, total: int, name: Path = raster.name) -> None:
+                bar.update(task, note=f'{name}: window {done} of {total}')
+
+            self.attempt(raster.file, (place, 0), partial(self.label_raster, raster, show))
+            bar.update(task, advance=1, note='')
+            if self.stopped:
+                return
+
+    def attempt(self, file: Path, place: tuple[int, int], label: Callable[[], None]) -> None:
+        """Label a picture, and note it if that fails."""
+        try:
+            label()
+        except WrongModelError:
+            raise
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            named = str(file) in str(error)
+            self.failed.append((place, str(error) if named else f'{file}: {error}'))
+            self.stopped = isinstance(error, OSError) and error.errno in NO_FOLDER
+
+    def label_raster(self, raster: Input, show: Callable[[int, int], None]) -> None:
+        """Label one picture by windows, unless its results are there."""
+        done = label_raster(
+            self.model, raster.file, raster.name, self.folder, self.options, show)
+        self.written += done
+        self.skipped += not done
 
     def label(self, picture: Picture, image: np.ndarray | Exception | None) -> None:
         """Label one picture and write what is found; raise the error of reading."""

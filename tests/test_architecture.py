@@ -91,12 +91,14 @@ def test_no_test_imports_another(root):
     """What two of them need is a module of its own: a builder, an oracle, a worker."""
     for path in (root / 'tests').rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in getattr(node, 'names', [])
-                     if isinstance(node, (ast.Import, ast.ImportFrom))]
-            ours = isinstance(node, ast.ImportFrom) and (
-                node.level or node.module.startswith('tests'))
-            parts = '.'.join([*(names if ours or isinstance(node, ast.Import) else []),
-                              (node.module or '') if ours else '']).split('.')
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (
+                    node.level or node.module.startswith('tests')):
+                names = [node.module or '', *(alias.name for alias in node.names)]
+            else:
+                continue
+            parts = [part for name in names for part in name.split('.')]
             assert not [part for part in parts if part.startswith('test_')], (path, node.lineno)
 
 
@@ -109,3 +111,16 @@ def test_tests_lie_where_the_package_has_them(root):
     for method in (root / 'mmsparse' / 'models').iterdir():
         if (method / '__init__.py').is_file():
             assert method.relative_to(root / 'mmsparse') in homes, method
+
+
+def test_the_quick_tests_are_there(root):
+    """Each line of the list is a file of tests, or a test; each method has one."""
+    lines = (root / 'tests' / 'quick.txt').read_text().split()
+    for line in lines:
+        file, _, name = line.partition('::')
+        tree = ast.parse((root / file).read_text())
+        names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        assert any(n == name if name else n.startswith('test_') for n in names), line
+    for method in (root / 'mmsparse' / 'models').iterdir():
+        if (method / '__init__.py').is_file():
+            assert any(line.startswith(f'tests/models/{method.name}/') for line in lines), method

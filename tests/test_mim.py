@@ -90,6 +90,7 @@ def test_an_ensemble(trained):
 
 
 @needs_wheel
+@pytest.mark.slow
 def test_gridsearch(trained):
     """One training per value. On the forks mim itself cannot parse ``mmseg::``, so there the
     config is the one that training has written out whole."""

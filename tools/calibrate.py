@@ -233,7 +233,7 @@ def main() -> None:
     split = 'train' if is_training_data(cfg, args.split) else args.split
     if split in WARNINGS:
         print(f'{Path(sys.argv[0]).name}: {WARNINGS[split]}', file=sys.stderr)
-    summary = summarize(curve, chosen, name, split=args.split, images=len(loader),
+    summary = summarize(curve, chosen, name, split=args.split, images=images,
                         config=args.config, checkpoint=args.checkpoint, **expected)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(summary, indent=2) + '\n')

@@ -65,6 +65,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--white', type=float, metavar='VALUE',
                         help='of pictures of more than 8 bits, the value that is white, such as '
                              '65535, 4095 or 1')
+    parser.add_argument('--bands', type=int, nargs='+', metavar='NUMBER',
+                        help='of georeferenced or large TIFFs, the bands that are red, green and '
+                             'blue, such as 3 2 1, or one for gray')
+    parser.add_argument('--window', type=int, default=1024,
+                        help='of such TIFFs, the side of what is labeled at a time, in pixels '
+                             '(default: 1024)')
+    parser.add_argument('--halo', type=int,
+                        help='of such TIFFs, pixels that a window shares with its neighbors on '
+                             'each side (default: as far as the network sees, if that is at most '
+                             'a quarter of the window, else an eighth)')
     parser.add_argument('--times', action='store_true',
                         help='print the time that each stage of a SparseRefine model takes')
     parser.add_argument('--force', action='store_true', help='write over files that are there')
@@ -178,6 +188,7 @@ def main() -> None:
             outcome = predict(
                 model, args.inputs, args.out, formats=args.out_format, force=args.force,
                 score_thr=args.score_thr, upright=args.upright, white=args.white,
+                bands=args.bands, window=args.window, halo=args.halo,
                 show_progress=True)
     except (OSError, ValueError) as error:
         stop(str(error))

@@ -18,6 +18,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
 from mmsparse.engine.formats import FORMATS
+from mmsparse.engine.formats.geojson import TOGETHER
 from mmsparse.engine.formats.label_studio import MAX_RUN, brush_code
 from mmsparse.engine.prediction import Prediction
 
@@ -255,8 +256,9 @@ def burnt(collection, values):
     from rasterio import Affine
     from rasterio.features import rasterize
     from rasterio.warp import transform_geom
-    drawn = [(transform_geom('EPSG:4326', 'EPSG:32633', feature['geometry']), value)
-             for feature, value in zip(collection['features'], values, strict=True)]
+    moved = transform_geom(
+        'EPSG:4326', 'EPSG:32633', [feature['geometry'] for feature in collection['features']])
+    drawn = list(zip(moved, values, strict=True))
     return rasterize(drawn, SIZE, fill=99, transform=Affine(0.5, 0, 4e5, 0, -0.5, 5e6))
 
 
@@ -280,6 +282,15 @@ def test_outlines_of_classes(raster, tmp_path):
         assert counterclockwise(outer) and not any(map(counterclockwise, holes))
         longitude, latitude = outer[0]
         assert 13.7 < longitude < 13.8 and 45.1 < latitude < 45.2  # UTM 33 N, x 400 km, y 5000 km
+
+
+def test_many_outlines(raster):
+    """More than are moved to longitude and latitude at a time."""
+    labels = np.indices(SIZE).sum(0) % 3  # each pixel by itself
+    found = json.loads(FORMATS['geojson'](MODEL).encode(segmented(labels, file=raster)))
+    assert len(found['features']) == labels.size > 2 * TOGETHER
+    values = [feature['properties']['class'] for feature in found['features']]
+    np.testing.assert_array_equal(burnt(found, values), labels)
 
 
 def test_outlines_of_objects(raster):

@@ -1,18 +1,25 @@
 """Pictures larger than memory: windows against the picture in one piece, and the rules of bands."""
 import copy
+import json
 import resource
+import shutil
+import subprocess
+import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from mmsparse.apis import predict
 from mmsparse.engine.field_of_view import FieldOfView, field_of_view
 from mmsparse.engine.raster import predict_raster
+from mmsparse.engine.raster_file import CACHE
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
 from tests.models.tiny import refined_cfg, segmentor_cfg
@@ -201,7 +208,8 @@ def test_the_result_lies_where_the_picture_does(model, picture, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['o.tif']
 
 
-def test_many_classes_take_16_bits(model, picture, tmp_path):
+def test_many_classes_take_16_bits(model, pixels, tmp_path):
+    picture = write(tmp_path / 'p.tif', pixels[:, :200, :260])
     many = copy.copy(model)
     many.dataset_meta = dict(classes=[str(n) for n in range(256)])
     found = labeled(many, picture, tmp_path)
@@ -342,3 +350,83 @@ def test_what_is_an_approximation(pixels, tmp_path):
         with pytest.warns(UserWarning, match=message):
             result = predict_raster(model, picture, tmp_path / 'o.tif', window=192, halo=32)
         assert not result.exact and read(tmp_path / 'o.tif').max() < 5
+
+
+# ---- Beside other pictures -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(picture, pixels, tmp_path):
+    """A georeferenced raster, one that needs bands, a TIFF without a place, and a PNG."""
+    (tmp_path / 'in/deep').mkdir(parents=True)
+    shutil.copy(picture, tmp_path / 'in/deep/map.tif')
+    small = pixels[:, :96, :128]
+    write(tmp_path / 'in/five.tif', np.concatenate([small, small])[:5], crs='EPSG:32633',
+          transform=rasterio.Affine(1, 0, 4e5, 0, -1, 5e6))
+    write(tmp_path / 'in/plain.tif', small, photometric='RGB')
+    cv2.imwrite(str(tmp_path / 'in/photo.png'), small.transpose(1, 2, 0)[..., ::-1])
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def configured(model):
+    """With a config, as ``init_model`` gives it."""
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    model.cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    return model
+
+
+def files(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file())
+
+
+def test_predict_labels_rasters_by_windows(configured, pixels, folder):
+    out = folder / 'out'
+    options = dict(formats=['labels'], window=128)
+    outcome = predict(configured, folder / 'in', out, **options)
+    assert (outcome.written, outcome.skipped, outcome.stopped) == (3, 0, False)
+    line, = outcome.failed
+    assert line.startswith(f'{folder / "in/five.tif"} has 5 bands: say which are red')
+    assert files(out) == ['labels/deep/map.tif', 'labels/photo.png', 'labels/plain.png']
+    expected = in_one_piece(configured, pixels, 32).pred_sem_seg.data[0]
+    np.testing.assert_array_equal(read(out / 'labels/deep/map.tif'), expected)
+    outcome = predict(configured, folder / 'in', out, bands=(1, 2, 3), **options)
+    assert (outcome.written, outcome.skipped, outcome.failed) == (1, 3, [])
+    with rasterio.open(out / 'labels/five.tif') as labels:
+        assert labels.crs.to_epsg() == 32633
+    np.testing.assert_array_equal(
+        read(out / 'labels/five.tif'), cv2.imread(str(out / 'labels/photo.png'), -1))
+
+
+def test_predict_outlines_rasters(configured, folder):
+    """With or without their class maps; what has no place on Earth is said."""
+    alone, both = folder / 'alone', folder / 'both'
+    named = folder / 'in/deep'
+    predict(configured, named, alone, formats=['geojson'], window=256)
+    predict(configured, named, both, formats=['labels', 'geojson'], window=256)
+    assert files(alone) == ['geojson/map.geojson']
+    assert files(both) == ['geojson/map.geojson', 'labels/map.tif']
+    content = (alone / 'geojson/map.geojson').read_bytes()
+    assert content == (both / 'geojson/map.geojson').read_bytes()
+    found = {feature['properties']['class'] for feature in json.loads(content)['features']}
+    assert found == set(np.unique(read(both / 'labels/map.tif')).tolist())
+    outcome = predict(configured, folder / 'in/plain.tif', alone, formats=['geojson'])
+    assert outcome.failed == [f'{folder / "in/plain.tif"} is not georeferenced (no CRS or no '
+                              "transform), which the output format 'geojson' needs"]
+    outcome = predict(configured, folder / 'in/deep', folder / 'coco', formats=['labels', 'coco'])
+    assert not outcome.failed and files(folder / 'coco') == [
+        '.parts/coco/map.json', 'coco.json', 'labels/map.png']
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_picture(root):
+    """16 times as many pixels in the same memory, but for GDAL's cache, which is bounded."""
+    def measured(side):
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m', 'tests.raster_memory_worker', 'plain',
+             str(side)], capture_output=True, text=True, cwd=root)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+    small, large = measured(2500), measured(10_000)
+    assert large['labeled'] == 10_000**2 and large['exact']
+    assert large['peak_mib'] < small['peak_mib'] + CACHE + 50 < 1500

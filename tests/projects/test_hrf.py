@@ -1,7 +1,4 @@
 """The HRF study on made pictures: its preparation, a step of its refiner, a result."""
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +8,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
+
+from tests.tools.in_process import run_tool
 
 REFINER = 'configs/sparserefine/sparserefine-s_wnet_1xb4-2k_hrf-1366x2048.py'
 LOW, HIGH, SIZE = (40, 56), (96, 136), (192, 272)
@@ -42,10 +41,9 @@ def test_prepare_learn_and_predict(root, folder):
         f"low_res_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}')\n"
         f'_base_.test_pipeline[1].scale = {HIGH[::-1]}\n'
         'val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))\n')
-    subprocess.run(
-        [sys.executable, '-W', 'ignore', 'projects/hrf/prepare.py', folder / 'small.py',
-         '--out', folder / 'prepared', '--name', 'scores', '--numbers', '6'],
-        cwd=root, check=True, capture_output=True)
+    done = run_tool(root / 'projects/hrf/prepare.py', folder / 'small.py', '--out',
+                    folder / 'prepared', '--name', 'scores', '--numbers', '6', cwd=root)
+    assert done.returncode == 0, done.stderr
     cfg = Config.fromfile(folder / 'small.py')
     for part in ('images', 'labels'):
         assert cv2.imread(str(folder / f'prepared/{part}/06_g.bmp')).shape == (*HIGH, 3)

@@ -1,8 +1,6 @@
 """`tools/demo.py`: a run of seconds that checks what it writes, and the full one (slow)."""
 
 import json
-import subprocess
-import sys
 
 import cv2
 import pytest
@@ -11,14 +9,8 @@ KEYS = {f'{figure}_{model}' for figure in ('miou', 'small_iou', 'ms')
         for model in ('low', 'refined', 'dense')} | {'density', 'images'}
 
 
-def run_demo(root, *arguments):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', str(root / 'tools/demo.py'), *map(str, arguments)],
-        capture_output=True, text=True, cwd=root)
-
-
-def test_quick_demo_writes_table_summary_and_pictures(root, tmp_path):
-    done = run_demo(root, '--quick', '--images', 2, '--work-dir', tmp_path)
+def test_quick_demo_writes_table_summary_and_pictures(start, tmp_path):
+    done = start('demo', '--quick', '--images', 2, '--work-dir', tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for text in ('mIoU', 'small', 'Low resolution', 'SparseRefine', 'Dense', '2 held-out scenes'):
         assert text in done.stdout
@@ -37,15 +29,15 @@ def test_quick_demo_writes_table_summary_and_pictures(root, tmp_path):
     assert 'Iter(train)' not in done.stdout and 'mmengine' in log
 
 
-def test_number_of_images_is_checked(root, tmp_path):
-    done = run_demo(root, '--images', 0, '--work-dir', tmp_path)
+def test_number_of_images_is_checked(start, tmp_path):
+    done = start('demo', '--images', 0, '--work-dir', tmp_path)
     assert done.returncode == 2 and '--images must be at least 1, got 0' in done.stderr
 
 
 @pytest.mark.slow
-def test_full_demo_keeps_its_two_promises(root, tmp_path):
+def test_full_demo_keeps_its_two_promises(start, tmp_path):
     """Refined is better than low resolution, also on small classes, and faster than dense."""
-    done = run_demo(root, '--work-dir', tmp_path)
+    done = start('demo', '--work-dir', tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['miou_refined'] > summary['miou_low'] + 2

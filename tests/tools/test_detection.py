@@ -1,7 +1,5 @@
 """EffSeg through mmdet's own tools: train, test, inferencer, visualizer, get_flops, benchmark."""
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+
+from tests.tools.in_process import run_tool
 
 MMDET = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'analysis_tools'
 CONFIG = """
@@ -66,14 +66,9 @@ def work(tmp_path_factory, root):
             bbox=coco_mask.toBbox(code).tolist(), segmentation=[outline.flatten().tolist()]))
     (folder / 'a.json').write_text(json.dumps(coco))
     (folder / 'small.py').write_text(CONFIG.format(root=root, data=folder))
-    done = run(root / 'tools' / 'train.py', folder, 'small.py', '--work-dir', 'out')
+    done = run_tool(root / 'tools' / 'train.py', 'small.py', '--work-dir', 'out', cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
-
-
-def run(script, cwd, *arguments):
-    return subprocess.run([sys.executable, '-W', 'ignore', str(script), *arguments],
-                          capture_output=True, text=True, cwd=cwd, timeout=900)
 
 
 def test_training_reports_boxes_masks_and_boundaries(work):
@@ -85,24 +80,25 @@ def test_training_reports_boxes_masks_and_boundaries(work):
 
 
 def test_testing_with_run_length_codes(work, root):
-    done = run(root / 'tools' / 'test.py', work, 'small.py', 'out/iter_1.pth', '--cfg-options',
-               'model.test_cfg.rcnn.encode_masks=True', 'test_evaluator.outfile_prefix=found')
+    done = run_tool(root / 'tools' / 'test.py', 'small.py', 'out/iter_1.pth', '--cfg-options',
+                    'model.test_cfg.rcnn.encode_masks=True',
+                    'test_evaluator.outfile_prefix=found', cwd=work)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((work / 'found.segm.json').read_text())
     assert len(found) == 30 and found[0]['segmentation']['size'] == [120, 160]
 
 
 def test_multiply_accumulates(work):
-    done = run(MMDET / 'get_flops.py', work, 'small.py', '--num-images', '1')
+    done = run_tool(MMDET / 'get_flops.py', 'small.py', '--num-images', '1', cwd=work)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'Flops' in done.stdout
 
 
 @pytest.mark.gpu  # mmdet's benchmark asks CUDA for the time
 def test_benchmark(work):
-    done = run(MMDET / 'benchmark.py', work, 'small.py', '--checkpoint', 'out/iter_1.pth',
-               '--task', 'inference', '--max-iter', '2', '--num-warmup', '1', '--repeat-num', '1',
-               '--work-dir', 'bench')
+    done = run_tool(MMDET / 'benchmark.py', 'small.py', '--checkpoint', 'out/iter_1.pth',
+                    '--task', 'inference', '--max-iter', '2', '--num-warmup', '1',
+                    '--repeat-num', '1', '--work-dir', 'bench', cwd=work)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'fps' in (done.stdout + done.stderr).lower()
 

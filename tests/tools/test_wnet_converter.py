@@ -1,11 +1,10 @@
 """W-Net's converter on made files with the names of the released one."""
-import subprocess
-import sys
-
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+
+from tests.tools.in_process import run_tool
 
 CONFIG = 'configs/wnet/wnet_hrf-1024x1104.py'
 
@@ -46,9 +45,8 @@ def released(classes=4):
 
 def convert(root, folder, state):
     torch.save(dict(model_state_dict=state, stats=None), folder / 'theirs.pth')
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', 'tools/model_converters/wnet.py', folder / 'theirs.pth',
-         CONFIG, folder / 'ours.pth'], cwd=root, capture_output=True, text=True)
+    return run_tool(root / 'tools/model_converters/wnet.py', folder / 'theirs.pth', CONFIG,
+                    folder / 'ours.pth', cwd=root)
 
 
 def test_every_entry_and_three_of_four_classes(root, tmp_path):

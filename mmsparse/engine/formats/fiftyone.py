@@ -43,7 +43,7 @@ class FiftyOne(OutputFormat):
     def encode(self, prediction: Prediction) -> bytes:
         """The picture's sample."""
         label: dict[str, Any]
-        if prediction.has_class_map:
+        if prediction.is_semantic or prediction.is_panoptic:
             dtype = np.uint8 if len(self.classes) < 256 else np.uint16
             classes = prediction.class_map(len(self.classes), no_class=-1) + 1
             label = dict(_cls='Segmentation', mask=binary(classes.astype(dtype)))

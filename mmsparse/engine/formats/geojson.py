@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 WGS84 = 'EPSG:4326'
 DIGITS = 9  # of degrees: a tenth of a millimeter
+TOGETHER = 1000  # polygons that are moved to WGS 84 at a time: the way there is looked up for each
 HEAD, TAIL = b'{"type": "FeatureCollection", "features": [\n', b'\n]}\n'
 
 
@@ -46,7 +48,7 @@ class GeoJson(OutputFormat):
                 raise ValueError(f'{prediction.file} is no raster with a place on Earth: {error}'
                                  ) from error
             found: list[bytes] = []
-            if prediction.has_class_map:
+            if prediction.is_semantic or prediction.is_panoptic:
                 classes = prediction.class_map(len(self.classes), no_class=-1).astype(np.int32)
                 found.extend(self.features(classes, place, -1))
             else:
@@ -72,11 +74,12 @@ class GeoJson(OutputFormat):
         """
         from rasterio.features import shapes
 
-        for outline, number in shapes(classes, transform=place.transform):
-            label = int(number)
-            if label != no_class:
+        found = ((outline['coordinates'], int(number)) for outline, number in shapes(
+            classes, transform=place.transform) if number != no_class)
+        while some := list(islice(found, TOGETHER)):
+            for rings, (_, label) in zip(place.on_earth([o for o, _ in some]), some, strict=True):
                 yield json.dumps(dict(
-                    type='Feature', geometry=place.on_earth(outline),
+                    type='Feature', geometry=dict(type='Polygon', coordinates=rings),
                     properties=dict({'class': label}, name=self.classes[label], **properties),
                 )).encode()
 
@@ -116,18 +119,28 @@ class Place:
             raise ValueError(f"{raster.name} is not georeferenced (no CRS or no transform), which "
                              "the output format 'geojson' needs")
 
-    def on_earth(self, polygon: dict) -> dict:
-        """A polygon in WGS 84: outer rings counterclockwise, holes clockwise."""
-        from rasterio.warp import transform_geom
+    def on_earth(self, polygons: Sequence[list]) -> list[list]:
+        """Polygons in WGS 84.
 
-        moved = transform_geom(self.crs, WGS84, polygon, precision=DIGITS)
-        rings = [ring if (area(ring) > 0) == (i == 0) else ring[::-1]
-                 for i, ring in enumerate(moved['coordinates'])]
-        return dict(type='Polygon', coordinates=rings)
+        Args:
+            polygons: each a list of rings, of which the first is the outer one; a ring is a list of
+                x, y, the last equal to the first.
+
+        Returns:
+            The same in longitude and latitude; outer rings counterclockwise, holes clockwise.
+        """
+        from rasterio.warp import transform
+
+        rings = [np.array(ring) for polygon in polygons for ring in polygon]
+        x, y = np.concatenate(rings).T
+        moved = np.round(np.stack(transform(self.crs, WGS84, x, y)[:2], 1), DIGITS)
+        parts = iter(np.split(moved, np.cumsum([len(ring) for ring in rings])[:-1]))
+        return [[(ring if (area(ring) > 0) == (i == 0) else ring[::-1]).tolist()
+                 for i, ring in zip(range(len(polygon)), parts, strict=False)]
+                for polygon in polygons]
 
 
-def area(ring: list) -> float:
-    """Twice the area inside a closed ring, positive if it is counterclockwise."""
-    x, y = np.array(ring, float).T
-    x, y = x - x[0], y - y[0]  # degrees are large beside a pixel
+def area(ring: np.ndarray) -> float:
+    """Twice the area inside a closed ring ``[N, 2]``, positive if it is counterclockwise."""
+    x, y = (ring - ring[0]).T  # degrees are large beside a pixel
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())

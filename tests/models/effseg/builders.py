@@ -17,10 +17,30 @@ HOSTS = [f'effseg_{host}_r50_fpn_1x_coco'
          for host in ('mask-rcnn', 'cascade-mask-rcnn', 'queryinst', 'sparse-rcnn')]
 
 
-def thin(name):
-    """The config's model on a ResNet-18, with few proposals."""
+DEFAULTS = dict(  # what our parts leave at 256
+    EffSegMaskHead=('in_channels', 'query_channels'), RefineMaskHead=('in_channels', ),
+    QueryMaskHead=('query_channels', ), QueryPointHead=('query_channels', ),
+    QueryRefineMaskHead=('query_channels', ), FQDetRPNHead=('in_channels', ),
+    FQDetBBoxHead=('in_channels', ), DeformableEncoder=('channels', ))
+
+
+def narrow(model, by=4):
+    """Divide every number of channels from 256 on in a model's config, in place."""
+    for key, value in model.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict):
+                narrow(part, by)
+        if key.endswith(('channels', 'feature_channel')) and isinstance(value, int):
+            model[key] = value // by if value >= 256 else value
+    for key in DEFAULTS.get(str(model.get('type')).removeprefix('mmsparse.'), ()):
+        model.setdefault(key, 256 // by)
+
+
+def thin(name, by=4):
+    """The config's model on a ResNet-18, a fourth as wide, with few proposals."""
     cfg = read_config(str(FOLDER / f'{name}.py'))
     init_default_scope('mmdet')
+    narrow(cfg.model, by)
     cfg.model.backbone.update(depth=18, init_cfg=None)
     cfg.model.neck.in_channels = [64, 128, 256, 512]
     if cfg.model.train_cfg.rpn is not None:

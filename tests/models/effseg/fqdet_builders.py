@@ -4,7 +4,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 from mmsparse.engine.config import read_config
-from tests.models.effseg.builders import FOLDER
+from tests.models.effseg.builders import FOLDER, narrow
 
 SECOND = 'fqdetv2-effseg_r50_fpn_1x_coco'
 PANOPTIC = 'fqdet-effseg_r50_fpn_1x_coco-panoptic'
@@ -15,9 +15,10 @@ def config(name):
     return read_config(str(FOLDER / f'{name}.py'))
 
 
-def thin(name, queries=40):
-    """The config's model on a ResNet-18, with few queries."""
+def thin(name, queries=40, by=4):
+    """The config's model on a ResNet-18, a fourth as wide, with few queries."""
     cfg = config(name)
+    narrow(cfg.model, by)
     cfg.model.backbone.update(depth=18, init_cfg=None)
     cfg.model.neck.in_channels = [64, 128, 256, 512]
     cfg.model.rpn_head.num_queries = queries

@@ -152,9 +152,11 @@ def test_table_4(capsys):
 # ---- training and test --------------------------------------------------------------------------
 
 @pytest.mark.parametrize('name', TRAINED)
-@pytest.mark.parametrize('objects', [(2, 1), (1,)])
-def test_it_trains_and_predicts(name, objects):
-    model = thin(name)
+@pytest.mark.parametrize(('objects', 'by'), [
+    ((2, 1), 4), ((1,), 4), pytest.param((2, 1), 1, marks=pytest.mark.slow)])
+def test_it_trains_and_predicts(name, objects, by):
+    """A fourth as wide as the config's, and as wide."""
+    model = thin(name, by=by)
     losses = losses_of(model, batch(objects))
     assert all(v.isfinite() for v in losses.values())
     masks = [k for k in losses if 'mask' in k or 'point' in k]
@@ -240,7 +242,7 @@ def test_a_query_of_two_classes_has_one_mask(monkeypatch):
     feats = model.extract_feat(data['inputs'])
     boxes = torch.tensor([[10.0, 10, 60, 60], [40.0, 20, 100, 90], [10.0, 10, 60, 60]])
     index = torch.tensor([7, 3, 7, 9])
-    queries = torch.randn(10, 256)
+    queries = torch.randn(10, 64)
     results = [InstanceData(
         bboxes=boxes[[0, 1, 0, 2]], labels=torch.tensor([0, 0, 1, 0]), scores=torch.rand(4),
         query_inds=index, queries=queries[index]) for _ in range(2)]

@@ -8,7 +8,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
 from mmsparse.engine.config import read_config
-from tests.models.effseg.builders import FOLDER, HOSTS, batch, losses_of, thin
+from tests.models.effseg.builders import FOLDER, HOSTS, batch, losses_of, narrow, thin
 
 # test_fqdet_configs.py builds the others
 ALL = sorted(p.stem for p in FOLDER.glob('*.py') if not p.stem.startswith('fqdet'))
@@ -43,9 +43,11 @@ def test_every_config_builds(name):
             'cityscapes' in cfg.val_dataloader.dataset.data_root)
 
 
+@pytest.mark.parametrize('by', [4, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('name', HOSTS + HEADS)
-def test_it_trains_and_predicts(name):
-    model = thin(name)
+def test_it_trains_and_predicts(name, by):
+    """A fourth as wide as the config's, and as wide."""
+    model = thin(name, by)
     losses = losses_of(model, batch())
     masks = {k: v for k, v in losses.items() if 'mask' in k or 'point' in k}
     assert len(masks) == LOSSES.get(name, 8), list(losses)
@@ -161,6 +163,7 @@ def test_a_stock_head_without_query_gives_mmdets_own_masks():
     init_default_scope('mmdet')
     models = []
     for c in (cfg, stock):
+        narrow(c.model)
         c.model.backbone.update(depth=18, init_cfg=None)
         c.model.neck.in_channels = [64, 128, 256, 512]
         if c is cfg:
@@ -211,7 +214,10 @@ def test_bad_settings(change, error):
 def test_parameters_of_the_baselines():
     """As the paper's, with a query of 256."""
     for name, total in zip(HEADS, (2_906_192, 3_191_968, 6_580_590), strict=True):
-        head = thin(name).roi_head.mask_head
+        cfg = read_config(str(FOLDER / f'{name}.py'))
+        init_default_scope('mmdet')
+        with torch.device('meta'):
+            head = MODELS.build(cfg.model.roi_head.mask_head)
         assert sum(p.numel() for p in head.parameters()) - 768 * 256 == total
 
 

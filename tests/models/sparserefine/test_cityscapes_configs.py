@@ -14,6 +14,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
 from mmsparse.engine.fusion import fuse_for_inference
+from tests.models.without_memory import without_memory
 
 FOLDER = Path(__file__).parents[3] / 'configs' / 'sparserefine'
 # low-resolution size, alpha, stages: supplement Table 1
@@ -129,6 +130,20 @@ def test_low_resolution_and_dense_are_the_same_network(name):
 
 
 @BASELINES
+def test_it_builds(name):
+    """Without memory; test_inheritance.py trains and predicts on the smallest of each family."""
+    cfg = refine_config(name)
+    cfg.model.segmentor_checkpoint = None
+    with without_memory():
+        model = build(cfg)
+    assert sum(p.numel() for p in model.decode_head.parameters()) == {
+        5: 19_817_384, 6: 79_340_456}[PAPER[name][3]]
+    assert model.num_classes == 19
+    assert model.probabilities == name.startswith('mask2former')
+
+
+@pytest.mark.slow
+@BASELINES
 def test_refines_and_trains(name):
     cfg = refine_config(name)
     cfg.model.data_preprocessor.size = SIZE
@@ -137,12 +152,6 @@ def test_refines_and_trains(name):
     cfg.model.segmentor_checkpoint = None
     cfg.model.selector.max_density = 0.1
     model = build(cfg)
-    stages = PAPER[name][3]
-    assert sum(p.numel() for p in model.decode_head.parameters()) == {
-        5: 19_817_384, 6: 79_340_456}[stages]
-    assert model.num_classes == 19
-    assert model.probabilities == name.startswith('mask2former')
-
     result, = model.eval().test_step(samples())
     assert result.pred_sem_seg.shape == SIZE and result.selected.data.any()
     assert 'seg_logits' not in result  # nothing dense that is thrown away
@@ -158,7 +167,9 @@ def test_refines_and_trains(name):
         assert torch.equal(value, before[key]) == (not key.startswith('decode_head.')), key
 
 
-@BASELINES
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name == 'mask2former-swin-t' else pytest.mark.slow)
+    for name in PAPER])
 def test_low_resolution_baselines_train(name):
     cfg = low_config(name)
     cfg.model.data_preprocessor.update(size=SIZE, batch_augments=None)
@@ -180,7 +191,8 @@ def test_low_resolution_baselines_train(name):
 def test_variants(variant, changes):
     cfg = refine_config(variant)
     cfg.model.segmentor_checkpoint = None
-    model = build(cfg)
+    with without_memory():
+        model = build(cfg)
     assert len(cfg.model.decode_head.extractor.channels) == changes.get('stages', 6)
     assert type(model.selector).__name__ == changes.get('selector', 'EntropySelector')
     assert model.joint_aug == changes.get('joint_aug', 'pre_lr')
@@ -193,7 +205,8 @@ def test_norms_and_biases_can_be_left_out_of_weight_decay():
     cfg = refine_config('mask2former-swin-t')
     cfg.model.segmentor_checkpoint = None
     cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0.0, bias_decay_mult=0.0)
-    model = build(cfg)
+    with without_memory():
+        model = build(cfg)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     decay = {id(p): g['weight_decay'] for g in optimizer.param_groups for p in g['params']}
     names = dict(model.decode_head.named_parameters())
@@ -202,7 +215,8 @@ def test_norms_and_biases_can_be_left_out_of_weight_decay():
     assert all(decay[id(p)] == 0.05 for n, p in names.items() if n not in free)
 
 
-@BASELINES
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name == 'fcn-hr48' else pytest.mark.slow) for name in PAPER])
 @torch.no_grad()
 def test_fused_for_inference_predicts_the_same(name):
     """The low-resolution pass, with batch norms that do something."""

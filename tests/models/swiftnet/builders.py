@@ -45,7 +45,7 @@ def batch(model, classes=5, count=2, weights=True, size=SIZE):
     for seed in range(count):
         g = torch.Generator().manual_seed(seed)
         label = torch.randint(classes, (1, 6, 8), generator=g)
-        label = label.repeat_interleave(16, 1).repeat_interleave(17, 2)[..., :size[1]]
+        label = label.repeat_interleave(16, 1).repeat_interleave(17, 2)[..., :size[0], :size[1]]
         image = (label * 40).repeat(3, 1, 1) + torch.randint(9, (3, *size), generator=g)
         sample = SegDataSample(metainfo=dict(ori_shape=size, img_shape=size))
         sample.gt_sem_seg = PixelData(data=label)

@@ -21,7 +21,24 @@ CONFIGS = sorted(p.stem for p in FOLDER.glob('*.py'))
 TRAINED = [name for name in CONFIGS if '-ens-' not in name]
 
 
-@pytest.mark.parametrize('name', TRAINED)
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_builds(name):
+    """And gives its logits at a quarter of the size, rounded up; without memory."""
+    cfg = load(name)
+    with torch.device('meta'):
+        model = build(cfg).eval()
+        for part in model.segmentors if '-ens-' in name else [model]:
+            logits = part(torch.empty(2, 3, 96, 132))
+            assert logits.shape == (2, 11 if 'camvid' in name else 19, 24, 33)
+
+
+# A single scale and pyramids, both encoders, each way of rounding and each place of the taps.
+SMALLEST = {R18, PYR3, *(f'swiftnet-{name}_1xb14-53k_cityscapes-768x768' for name in (
+    'ss-cvpr_r18', 'pyr2_mnv2', 'pyr3-2020_r18'))}
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=() if name in SMALLEST else pytest.mark.slow) for name in TRAINED])
 def test_every_config_trains_a_step_and_predicts(name):
     model = build(load(name))
     size = (96, 132) if 'pyr3-2020' in name else SIZE  # levels are rounded down there
@@ -130,10 +147,12 @@ def test_partly_pretrained_models_learn_by_part():
     assert slow == {n for n in names.values() if n.startswith(parts)}
 
 
-@pytest.mark.parametrize('name', [R18, PYR3])
-def test_two_images_are_learned_by_heart(name):
+@pytest.mark.parametrize(('name', 'size'), [
+    (R18, (64, 66)), pytest.param(R18, SIZE, marks=pytest.mark.slow),
+    pytest.param(PYR3, SIZE, marks=pytest.mark.slow)])
+def test_two_images_are_learned_by_heart(name, size):
     model = build(load(name)).train()
-    data = batch(model)
+    data = batch(model, size=size)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(60):

@@ -88,21 +88,28 @@ class Placement(NamedTuple):
         """``(height, width)`` without padding."""
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
+    def upright(self, maps: Tensor) -> Tensor:
+        """Maps ``[..., H, W]`` of the batch without padding and flips.
+
+        Raises:
+            ValueError: the metainfo lacks what that takes, or the original's size.
+        """
+        if self.flip is None or self.ori_shape is None:
+            raise ValueError("a result cannot be put back into its image: meta_keys of the test "
+                             "pipeline's PackSegInputs must have 'ori_shape', and of flipped "
+                             "images a 'flip_direction' that is one of " + ', '.join(FLIPS))
+        maps = maps[..., self.rows, self.columns]
+        return maps.flip(self.flip) if self.flip else maps
+
     def restore(self, image_map: Tensor) -> Tensor:
         """A map ``[H, W]`` of the batch as ``[1, *ori_shape]``, of the same dtype.
 
         Padding is cut off, flips are undone, other sizes are resized by nearest neighbor.
 
         Raises:
-            ValueError: the metainfo lacks what that takes.
+            ValueError: as :meth:`upright`.
         """
-        if self.flip is None or self.ori_shape is None:
-            raise ValueError("a result cannot be put back into its image: meta_keys of the test "
-                             "pipeline's PackSegInputs must have 'ori_shape', and of flipped "
-                             "images a 'flip_direction' that is one of " + ', '.join(FLIPS))
-        original = image_map[None, self.rows, self.columns]
-        if self.flip:
-            original = original.flip(self.flip)
+        original = self.upright(image_map[None])
         if tuple(original.shape[1:]) != self.ori_shape:
             # nearest on numbers that float32 holds exactly
             resized = F.interpolate(

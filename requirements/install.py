@@ -96,8 +96,8 @@ def find_python(wanted: str, pythons: Sequence[tuple[int, int]]) -> str:
         f'python3-dev, or pass one with make PYTHON=/path/to/python{dotted(pythons[0])}')
 
 
-def check_python_modules(python: str) -> None:
-    """A Debian Python without its -venv or -dev package cannot make or build anything."""
+def check_python_modules(python: str, builds: bool = True) -> None:
+    """A Debian Python cannot make anything without its -venv package, or build without its -dev."""
     code = ('import sysconfig, os, sys\n'
             'try:\n import venv, ensurepip\n'
             'except ImportError: sys.exit(3)\n'
@@ -107,7 +107,7 @@ def check_python_modules(python: str) -> None:
     name = f'python{dotted(python_version(python) or ())}'
     if status == 3:
         raise Problem(f'{name} has no venv module: sudo apt-get install {name}-venv')
-    if status == 4:
+    if status == 4 and builds:
         raise Problem(f"{name} has no Python.h, which mmcv's build needs: sudo apt-get install "
                       f'{name}-dev')
 
@@ -176,7 +176,10 @@ class Environment:
         partial.replace(self.record_path)  # never half a record
 
     def run(self, *command: str, **variables: str) -> None:
-        """Run a command into the log, with a sign of life every half minute."""
+        """Run a command into the log, with a sign of life every half minute.
+
+        Where ninja compiles, it tells how many files are done, of how many.
+        """
         started = time.monotonic()
         with self.log.open('ab') as log:
             log.write(f'\n$ {" ".join(command)}\n'.encode())
@@ -191,7 +194,8 @@ class Environment:
                         break
                     except subprocess.TimeoutExpired:
                         seconds = time.monotonic() - started
-                        print(f'[mmsparse]   ... {seconds:.0f} s', flush=True)
+                        print(f'[mmsparse]   ... {seconds:.0f} s{self.files_done(start)}',
+                              flush=True)
             except BaseException:
                 process.terminate()
                 process.wait()
@@ -201,6 +205,13 @@ class Environment:
             print('\n'.join(tail), file=sys.stderr)
             raise Problem(f'a step failed (all of its output: {self.log}); mend the cause and run '
                           'the same command again, it goes on from here')
+
+    def files_done(self, start: int) -> str:
+        """What ninja wrote last into the log after the byte ``start``; nothing if it did not."""
+        with self.log.open('rb') as log:
+            log.seek(start)
+            counts = re.findall(rb'^ *\[(\d+)/(\d+)\] ', log.read(), re.M)
+        return ', {} of {} files'.format(*map(int, counts[-1])) if counts else ''
 
     def pip(self, *arguments: str, **variables: str) -> None:
         """Pip in the environment, deaf to settings that would install elsewhere."""
@@ -222,13 +233,21 @@ def constraints(environment: Environment, torch: str) -> str:
     return str(path)
 
 
-def mmcv_wheel(environment: Environment) -> str:
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def build_mmcv(environment: Environment) -> str:
     """A wheel of mmcv with its operators for this Python and torch, built once and kept.
 
     pip's own cache would not do: a wheel's name says nothing of the torch it was compiled for.
+    ninja compiles on all cores if it is found, and it may be in this environment alone.
+    ``MAX_JOBS`` and ``FORCE_CUDA`` are those of torch's and of mmcv's build.
     """
-    code = ('import sys, torch; print("cp%d%d-torch%s%s" % (*sys.version_info[:2], '
-            'torch.__version__, "-gpu" if torch.cuda.is_available() else ""))')
+    code = ('import os, sys, torch; gpu = torch.cuda.is_available() or '
+            'os.environ.get("FORCE_CUDA") == "1"; print("cp%d%d-torch%s%s" % ('
+            '*sys.version_info[:2], torch.__version__, "-gpu" if gpu else ""))')
     answer = subprocess.run([environment.python, '-c', code], capture_output=True, text=True)
     pin = environment.pin(environment.stack['mmcv'])
     key = f'{answer.stdout.strip()}-{pin.replace("==", "-")}-{platform.machine()}'
@@ -241,13 +260,50 @@ def mmcv_wheel(environment: Environment) -> str:
         built = Path(building) / 'wheel'
         built.mkdir()
         name = pin.split('==')[0]
-        environment.pip('wheel', '--no-deps', '--no-build-isolation', '--no-cache-dir',
-                        '--no-binary', name, '-w', str(built), pin, MMCV_WITH_OPS='1')
+        environment.pip(
+            'wheel', '--verbose', '--no-deps', '--no-build-isolation', '--no-cache-dir',
+            '--no-binary', name, '-w', str(built), pin, MMCV_WITH_OPS='1',
+            MAX_JOBS=os.environ.get('MAX_JOBS', str(cores())),
+            PATH=os.pathsep.join([str(environment.path / 'bin'), os.environ['PATH']]))
         try:
             built.rename(folder)
         except OSError:  # another clone was faster
             pass
     return str(next(folder.glob('*.whl')))
+
+
+def download_mmcv(environment: Environment, wheels: str) -> str:
+    """The pinned mmcv as a wheel, from a folder or page of wheels and the indexes of pip."""
+    folder = environment.path / 'mmcv-wheel'
+    shutil.rmtree(folder, ignore_errors=True)
+    environment.pip('download', '--no-deps', '--no-cache-dir', '--only-binary', ':all:',
+                    '--find-links', wheels, '-d', str(folder),
+                    environment.pin(environment.stack['mmcv']))
+    return str(next(folder.glob('*.whl')))
+
+
+# What mmcv imports is not there yet, but its operators load as any library.
+LOAD_OPERATORS = """
+import ctypes, glob, sys, sysconfig, torch
+found = glob.glob(sysconfig.get_path('platlib') + '/mmcv/_ext*.so')
+try:
+    ctypes.PyDLL(found[0])
+except (IndexError, OSError) as error:
+    sys.exit(f'{error if found else "it has no operators"}')
+"""
+
+
+def install_mmcv(environment: Environment, wheels: str) -> None:
+    """Install mmcv from a wheel that somebody has built, or from source."""
+    wheel = download_mmcv(environment, wheels) if wheels else build_mmcv(environment)
+    environment.pip('install', '--no-deps', '--force-reinstall', wheel)
+    answer = subprocess.run([environment.python, '-c', LOAD_OPERATORS], capture_output=True,
+                            text=True)
+    if answer.returncode:
+        reason = ' '.join(answer.stderr.split())[-300:]
+        raise Problem(f'{Path(wheel).name} was not compiled for this torch ({reason}): take the '
+                      'wheel for it, or another torch (make TORCH="torch==VERSION"), or build it '
+                      '(leave MMCV_WHEELS out)')
 
 
 def install_mm(environment: Environment, pins: Sequence[str]) -> None:
@@ -283,7 +339,7 @@ def install_mmsparse(environment: Environment) -> None:
         environment.pip('install', '--no-deps', '--no-build-isolation', '--force-reinstall', copy)
 
 
-def install(stack: str, wanted_torch: str, python: str) -> None:
+def install(stack: str, wanted_torch: str, python: str, wheels: str) -> None:
     """Bring the environment of ``stack`` up to date."""
     layout = STACKS[stack]
     environment = Environment(stack, ROOT / layout['venv'])
@@ -291,16 +347,17 @@ def install(stack: str, wanted_torch: str, python: str) -> None:
     torch = wanted_torch or environment.record.get('torch') or environment.pin('torch')
     text = re.sub(r'^torch==\S+$', torch, environment.pins.read_text(), flags=re.M)
     lists = {name: (ROOT / 'requirements' / (name + '.txt')).read_text()
-             for name in ('runtime', 'tests')}
+             for name in ('runtime', 'tests', 'docs')}
     more = [environment.pin(name) for name in layout['packages']]
     if not {'venv', 'tools', 'torch', 'mmcv', 'mm', 'packages'} <= set(environment.record):
         check_torch(torch)
         python = find_python(python, layout['pythons'])
-        check_python_modules(python)
-        check_compiler()
+        check_python_modules(python, builds=not wheels)
+        if not wheels:
+            check_compiler()
         check_disk(torch)
-        print(f'[mmsparse] installing into {environment.path}: about 3 minutes and, the first '
-              f'time, {layout["mmcv_time"]} for mmcv', flush=True)
+        print(f'[mmsparse] installing into {environment.path}: about 3 minutes' + (
+            '' if wheels else f' and, the first time, {layout["mmcv_time"]} for mmcv'), flush=True)
 
     def packages() -> None:
         environment.pip('install', '-c', pins, *more, *(a for name in lists for a in (
@@ -316,12 +373,12 @@ def install(stack: str, wanted_torch: str, python: str) -> None:
     environment.step('torch', torch, f'{torch} (1 minute; 5 with CUDA)', lambda: environment.pip(
         'install', '-c', pins, torch))
     mmcv = environment.pin(layout['mmcv'])
-    environment.step('mmcv', mmcv, f'{mmcv} with its operators (built once, about '
-                     f'{layout["mmcv_time"]}; log: {environment.log})',
-                     lambda: environment.pip('install', '--no-deps', '--force-reinstall',
-                                             mmcv_wheel(environment)))
+    how = f'from {wheels}' if wheels else (
+        f'built once, about {layout["mmcv_time"]}; log: {environment.log}')
+    environment.step('mmcv', mmcv, f'{mmcv} with its operators ({how})',
+                     lambda: install_mmcv(environment, wheels))
     environment.step('packages', [*lists.values(), *more],
-                     'what the MM packages, mim and the tests import, and spconv (1 minute)',
+                     'what the MM packages, mim, tests and docs import, and spconv (1 minute)',
                      packages)
     mm = [environment.pin(name) for name in layout['mm']]
     environment.step('mm', mm, ', '.join(mm) + ' (30 s)', lambda: install_mm(environment, mm))
@@ -334,10 +391,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
     parser.add_argument('--stack', choices=sorted(STACKS), default='stock')
     parser.add_argument('--torch', default='', help='torch==VERSION instead of the pinned one')
+    parser.add_argument('--mmcv-wheels', default='',
+                        help="take mmcv from this folder or page of wheels, as pip's --find-links, "
+                             'instead of compiling it')
     parser.add_argument('--python', default='python3', help='the interpreter to build upon')
     arguments = parser.parse_args()
     try:
-        install(arguments.stack, arguments.torch.strip(), arguments.python)
+        install(arguments.stack, arguments.torch.strip(), arguments.python,
+                arguments.mmcv_wheels.strip())
     except Problem as problem:
         sys.exit('[mmsparse] ' + str(problem))
     except KeyboardInterrupt:

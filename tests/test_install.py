@@ -1,11 +1,11 @@
 """The installer: what it checks before it starts, what it records, and what the wheel holds."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,7 +154,9 @@ def test_chosen_torch_replaces_the_pin(installer, environment):
 
 
 def test_mmcv_is_built_once_per_python_and_torch(installer, environment, monkeypatch, tmp_path):
-    """The second clone takes the wheel of the first; another torch builds its own."""
+    """The second clone takes the wheel of the first; another torch builds its own. All cores
+    compile, by the environment's ninja."""
+    monkeypatch.delenv('MAX_JOBS', raising=False)
     monkeypatch.setattr(installer, 'CACHE', tmp_path / 'cache')
     torch = ['cp311-torch2.13.0']
     monkeypatch.setattr(installer.subprocess, 'run',
@@ -162,17 +164,21 @@ def test_mmcv_is_built_once_per_python_and_torch(installer, environment, monkeyp
     built = []
 
     def pip(*arguments, **variables):
-        assert variables == {'MMCV_WITH_OPS': '1'}
-        assert {'--no-build-isolation', '--no-cache-dir', '--no-binary'} <= set(arguments)
+        assert variables['MMCV_WITH_OPS'] == '1'
+        assert int(variables['MAX_JOBS']) == len(os.sched_getaffinity(0))
+        assert variables['PATH'].split(os.pathsep)[0] == str(environment.path / 'bin')
+        # verbose: otherwise pip keeps the output, and with it how many files are done, to itself
+        assert {'--no-build-isolation', '--no-cache-dir', '--no-binary', '--verbose'} <= set(
+            arguments)
         built.append(arguments[-1])
         (Path(arguments[arguments.index('-w') + 1]) / 'mmcv-2.1.0.whl').touch()
 
     monkeypatch.setattr(environment, 'pip', pip)
-    first = installer.mmcv_wheel(environment)
-    assert installer.mmcv_wheel(environment) == first
+    first = installer.build_mmcv(environment)
+    assert installer.build_mmcv(environment) == first
     assert built == ['mmcv==2.1.0']
     torch[0] = 'cp311-torch2.14.0'
-    assert installer.mmcv_wheel(environment) != first
+    assert installer.build_mmcv(environment) != first
     assert len(built) == 2
     assert not list((tmp_path / 'cache' / 'wheels').glob('building-*'))
 
@@ -187,8 +193,132 @@ def test_failed_build_leaves_no_wheel(installer, environment, monkeypatch, tmp_p
 
     monkeypatch.setattr(environment, 'pip', pip)
     with pytest.raises(installer.Problem):
-        installer.mmcv_wheel(environment)
+        installer.build_mmcv(environment)
     assert not list((tmp_path / 'cache' / 'wheels').iterdir())
+
+
+def test_the_build_says_how_many_files_are_done(environment, monkeypatch, capsys):
+    """As ninja counts them in pip's verbose output, of this command alone."""
+    environment.log.write_text('  [90/90] c++ of another command\n')
+    real = subprocess.Popen.wait
+    monkeypatch.setattr(subprocess.Popen, 'wait', lambda process, timeout=None: real(
+        process, timeout and timeout / 30))
+    script = ('import time\nfor n in (3, 4):\n'
+              '    print(f"  [{n}/77] c++ -c x[1/2].cpp\\n  a warning", flush=True)\n'
+              'time.sleep(3)')
+    environment.run(sys.executable, '-c', script)
+    told = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r'\[mmsparse\]   \.\.\. \d+ s, 4 of 77 files', told[-1])
+    environment.run(sys.executable, '-c', 'import time; time.sleep(3)')
+    assert re.fullmatch(r'\[mmsparse\]   \.\.\. \d+ s', capsys.readouterr().out.splitlines()[-1])
+
+
+# ---- mmcv from a wheel ----
+
+
+def write_wheel(folder, name, version, files=()):
+    """A wheel that pip takes; its platform is any."""
+    stem = f'{name.replace("-", "_")}-{version}'
+    info = f'{stem}.dist-info'
+    with zipfile.ZipFile(folder / f'{stem}-py3-none-any.whl', 'w') as wheel:
+        for path, content in files:
+            wheel.writestr(path, content)
+        wheel.writestr(f'{info}/METADATA',
+                       f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+        wheel.writestr(f'{info}/WHEEL',
+                       'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+        wheel.writestr(f'{info}/RECORD', '')
+
+
+@pytest.fixture
+def bare(installer, tmp_path):
+    """An environment that sees this one's packages, and has none of its own."""
+    return bare_environment(installer, tmp_path / 'bare')
+
+
+def bare_environment(installer, folder):
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', str(folder)], check=True)
+    environment = installer.Environment('stock', folder)
+    code = 'import sysconfig; print(sysconfig.get_path("platlib"))'
+    here, there = (subprocess.run([python, '-c', code], capture_output=True, text=True,
+                                  check=True).stdout.strip()
+                   for python in (environment.python, sys.executable))
+    (Path(here) / 'outside.pth').write_text(there)
+    return environment
+
+
+def test_mmcv_comes_from_a_folder_of_wheels(installer, bare, tmp_path):
+    """The pinned version, never a source; nothing is compiled."""
+    wheels = tmp_path / 'wheels'
+    wheels.mkdir()
+    write_wheel(wheels, 'mmcv', '2.0.0')
+    with pytest.raises(installer.Problem):
+        installer.download_mmcv(bare, str(wheels))
+    write_wheel(wheels, 'mmcv', '2.1.0')
+    assert Path(installer.download_mmcv(bare, str(wheels))).name == 'mmcv-2.1.0-py3-none-any.whl'
+
+
+@pytest.mark.parametrize(('files', 'reason'), [
+    ([], 'it has no operators'), ([('mmcv/_ext.so', 'of another torch')], '_ext.so: .*')])
+def test_a_wheel_for_another_torch_is_noticed(installer, bare, tmp_path, files, reason):
+    """Before anything is installed on top of it."""
+    wheels = tmp_path / 'wheels'
+    wheels.mkdir()
+    write_wheel(wheels, 'mmcv', '2.1.0', files)
+    with pytest.raises(installer.Problem, match=rf'not compiled for this torch \(.*{reason}\)'):
+        installer.install_mmcv(bare, str(wheels))
+
+
+def test_the_operators_of_this_environment_load(installer):
+    assert subprocess.run([sys.executable, '-c', installer.LOAD_OPERATORS]).returncode == 0
+
+
+def test_a_wheel_needs_no_compiler(installer, monkeypatch, tmp_path):
+    """Neither it nor Python's headers are asked for."""
+    asked = []
+    monkeypatch.setattr(installer, 'find_python', lambda *_: sys.executable)
+    monkeypatch.setattr(installer, 'check_disk', lambda torch: None)
+    monkeypatch.setattr(installer, 'check_compiler', lambda: asked.append('compiler'))
+    monkeypatch.setattr(installer, 'check_python_modules',
+                        lambda python, builds: asked.append(f'headers {builds}'))
+    monkeypatch.setattr(installer.Environment, 'step', lambda *_: None)
+    monkeypatch.setattr(installer, 'constraints', lambda *_: '')
+    monkeypatch.setitem(installer.STACKS['stock'], 'venv', str(tmp_path / 'venv'))
+    installer.install('stock', '', 'python3', 'wheels')
+    assert asked == ['headers False']
+    asked.clear()
+    installer.install('stock', '', 'python3', '')
+    assert asked == ['headers True', 'compiler']
+
+
+def test_mmseg_needs_the_operators():
+    """Why mmcv-lite is not enough (docs/install.md): without its compiled module mmseg is not even
+    imported."""
+    code = 'import sys; sys.modules["mmcv._ext"] = None\nimport mmseg.models'
+    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True,
+                            text=True)
+    assert result.returncode and 'mmcv._ext' in result.stderr.splitlines()[-1]
+
+
+# Sources alone; the second and third are pure Python.
+SOURCES = {'stock': ('mmcv',), 'onedl': ('onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('stack', 'python'), [
+    ('stock', '3.10'), ('stock', '3.11'), ('onedl', '3.10'), ('onedl', '3.11'), ('onedl', '3.12')])
+def test_all_but_mmcv_need_no_compiler(installer, tmp_path, stack, python):
+    """A dry run of pip over the pins; it asks the indexes of this machine's pip."""
+    lines = (installer.ROOT / 'requirements' / f'{stack}.txt').read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith('#')
+            and line.split('==')[0] not in SOURCES[stack]]
+    result = subprocess.run(
+        [sys.executable, '-m', 'pip', 'install', '--dry-run', '--ignore-installed', '--no-deps',
+         '--only-binary', ':all:', '--python-version', python, '--target', str(tmp_path), *pins],
+        capture_output=True, text=True)
+    if f'No matching distribution found for {pins[0]}' in result.stderr:
+        pytest.skip('no package index can be reached')
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 def test_pins_are_complete(installer, root):
@@ -200,7 +330,7 @@ def test_pins_are_complete(installer, root):
         pinned = {pin.split('==')[0] for pin in pins}
         assert len(pinned) == len(pins)
         wanted = {*layout['mm'], *layout['packages'], layout['mmcv'], 'torch', 'pip', 'setuptools'}
-        for name in ('runtime', 'tests'):
+        for name in ('runtime', 'tests', 'docs'):
             text = (root / 'requirements' / f'{name}.txt').read_text()
             wanted |= {line for line in text.splitlines() if line and not line.startswith('#')}
         assert wanted - {'triton'} <= pinned
@@ -211,51 +341,11 @@ def test_no_package_host_is_named(root):
     for path in [root / 'Makefile', root / 'setup.cfg', root / '.pre-commit-config.yaml',
                  *(root / 'requirements').iterdir()]:
         if path.is_file():
-            assert not re.search(r'https?://|--(extra-)?index-url|--find-links', path.read_text())
+            assert not re.search(
+                r'https?://|--(extra-)?index-url|--find-links[= ]\w', path.read_text())
 
 
-# ---- The wheel ----
-
-
-@pytest.fixture(scope='module')
-def copied(installer, tmp_path_factory):
-    """The sources of the wheel, copied as the installer does."""
-    folder = tmp_path_factory.mktemp('sources')
-    for file in installer.sources():
-        target = folder / file.relative_to(installer.ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-    return folder
-
-
-def build(hook, source, target):
-    """Call a PEP 517 hook; the file that it made."""
-    code = ('import sys, setuptools.build_meta as backend\n'
-            f'print(backend.{hook}(sys.argv[1]))')
-    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(target)], cwd=source,
-                            capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return target / result.stdout.split()[-1]
-
-
-def test_wheel_through_an_sdist_is_complete(copied, tmp_path, root):
-    """Configs, tools and the index travel through the sdist into the wheel, as mim wants them."""
-    with tarfile.open(build('build_sdist', copied, tmp_path)) as tar:
-        tar.extractall(tmp_path / 'sdist', filter='data')
-    (unpacked,) = (tmp_path / 'sdist').iterdir()
-    wheel = zipfile.ZipFile(build('build_wheel', unpacked, tmp_path))
-    inside = set(wheel.namelist())
-    for folder in ('configs', 'tools'):
-        for path in (root / folder).rglob('*'):
-            if path.is_file() and '__pycache__' not in path.parts:
-                assert f'mmsparse/.mim/{path.relative_to(root)}' in inside
-    assert 'mmsparse/.mim/model-index.yml' in inside
-    for ending in ('.py', '.pyi', 'py.typed'):
-        for path in (root / 'mmsparse').rglob(f'*{ending}'):
-            assert str(path.relative_to(root)) in inside
-    tops = {name.split('/')[0] for name in inside}
-    assert {name for name in tops if not name.endswith('.dist-info')} == {'mmsparse'}
-    assert not any('__pycache__' in name for name in inside)
+# ---- mmsparse itself ----
 
 
 def test_every_source_changes_the_key(installer, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,7 @@ def test_download(tmp_path):
     name = Path(CONFIG).stem
     mim('download', 'mmsparse', '--config', name, '--dest', tmp_path, cwd=tmp_path)
     assert 'SparseRefineSegmentor' in (tmp_path / f'{name}.py').read_text()
-    model = next(m for m in models() if m['Weights'] != NO_WEIGHTS)
+    model = next(m for m in models() if has_weights(m))
     (tmp_path / Path(model['Weights']).name.lower()).write_text('as if fetched before')
     output = mim('download', 'mmsparse', '--config', model['Name'], '--dest', tmp_path,
                  cwd=tmp_path)
@@ -169,8 +170,52 @@ def models():
         yield from yaml.safe_load((ROOT / name).read_text())['Models']
 
 
-# mim fails on a model without weights, and takes this as a file that is there already.
-NO_WEIGHTS = '/'
+def has_weights(model):
+    """Whether there is something to download; else the entry is words and a slash."""
+    return not model['Weights'].endswith('/')
+
+
+def test_a_model_without_weights_says_so():
+    zoo_configs = {f'configs/{entry["config"]}': name for name, entry in entries().items()}
+    for model in models():
+        name = zoo_configs.get(model['Config'])
+        words = f'in the package as mmsparse://{name}/' if name else 'none yet/'
+        assert model['Weights'].startswith('https://') or model['Weights'] == words
+
+
+@pytest.fixture
+def download(monkeypatch, tmp_path):
+    """``mim download --config NAME`` on the model index of the checkout; the files it wrote."""
+    from mim.commands.search import convert2df, select_by
+    from modelindex.load_model_index import load
+    command = import_module('mim.commands.download')  # the package has a function of this name
+
+    def call(name, drop_weights=False):
+        index = load(str(ROOT / 'model-index.yml'))
+        for model in index.models:
+            if drop_weights and model.name == name:
+                model.data.pop('Weights')
+        table = select_by(convert2df(index), ['weight', 'config'])
+        monkeypatch.setattr(command, 'get_model_info', lambda *_, **__: table.to_dict('index'))
+        monkeypatch.setattr(command, 'is_installed', lambda package: True)
+        monkeypatch.setattr(command, 'get_installed_path', lambda package: str(ROOT))
+        monkeypatch.setattr(command, 'download_from_file',
+                            lambda url, *_, **__: pytest.fail(f'{url} is no file to download'))
+        command._download_configs('mmsparse', [name], str(tmp_path))
+        return sorted(path.name for path in tmp_path.iterdir())
+    return call
+
+
+@pytest.mark.parametrize('name', ['wnet_hrf-1024x1104', Path(LOW).stem])
+def test_mim_takes_the_words_for_a_file_that_is_there(download, name):
+    """It writes the config, and looks for nothing on a network."""
+    assert download(name) == [f'{name}.py']
+
+
+def test_mim_demands_an_entry(download):
+    """Why the words are there at all (docs/zoo.md): without the key mim ends in a traceback."""
+    with pytest.raises(AttributeError, match='split'):
+        download('wnet_hrf-1024x1104', drop_weights=True)
 
 
 def test_weights_are_those_of_stock_models_or_none():
@@ -180,7 +225,7 @@ def test_weights_are_those_of_stock_models_or_none():
     folder = Path(mmseg.__file__).parent / '.mim' / 'configs'
     stock = {m['Config'].removeprefix('configs/'): m['Weights'] for path in
              folder.glob('*/metafile.yaml') for m in yaml.safe_load(path.read_text())['Models']}
-    given = [m for m in models() if m['Weights'] != NO_WEIGHTS]
+    given = [m for m in models() if has_weights(m)]
     assert len(given) == 4
     for model in given:
         base = re.search(r"_base_ = 'mmseg::(.*)'", (ROOT / model['Config']).read_text())[1]

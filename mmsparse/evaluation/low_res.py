@@ -1,10 +1,12 @@
-"""mIoU of the low-resolution prediction that a refinement started from."""
+"""mIoU before a refinement, and the most that it can become where the selector looked."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmseg.evaluation import IoUMetric
+from torch import Tensor
 
 from mmsparse.registry import METRICS
 
@@ -36,10 +38,34 @@ class LowResIoUMetric(Labeled, IoUMetric):
             ValueError: ground truth is no label map.
         """
         if any('low_res_sem_seg' not in sample for sample in data_samples):
-            raise KeyError('LowResIoUMetric needs low_res_sem_seg, which SparseRefineSegmentor '
-                           'predicts; remove the metric for other models')
+            raise KeyError(f'{type(self).__name__} needs low_res_sem_seg, which '
+                           'SparseRefineSegmentor predicts; remove the metric for other models')
         if not self.format_only:
             for sample in data_samples:
                 self.label(sample, 'low_res_sem_seg')
         super().process(data_batch, [
-            {**sample, 'pred_sem_seg': sample['low_res_sem_seg']} for sample in data_samples])
+            {**sample, 'pred_sem_seg': dict(data=self.scored(sample))} for sample in data_samples])
+
+    def scored(self, sample: dict) -> Tensor:
+        """The class map that is scored, ``[1, H, W]``."""
+        return sample['low_res_sem_seg']['data']
+
+
+@METRICS.register_module()
+class SelectionLimitIoUMetric(LowResIoUMetric):
+    """mIoU of a refiner that is right wherever the selector looked, ``limit/mIoU`` and so on.
+
+    Between ``low_res/mIoU`` and it lies what refinement can gain with this selection: a refiner
+    that stays far below it has to learn more, one that is near it needs more pixels.
+
+    Args:
+        **kwargs: as :class:`LowResIoUMetric`.
+    """
+
+    default_prefix = 'limit'
+
+    def scored(self, sample: dict) -> Tensor:
+        """The truth where the selector looked, elsewhere the low-resolution classes."""
+        low = super().scored(sample)
+        truth = sample['gt_sem_seg']['data'].to(low)
+        return torch.where(sample['selected']['data'].bool(), truth, low)

@@ -142,5 +142,8 @@ def test_what_cannot_be_chosen_is_refused():
         fuse_for_inference(build_plain(), dtype='int8')
     with pytest.raises(ValueError, match="backend 'openvino' .* got Sequential"):
         fuse_for_inference(nn.Sequential(nn.Conv2d(3, 3, 1)), backend='openvino')
-    with pytest.raises(ValueError, match="'bfloat16' is for the CPU, the model is on meta"):
-        fuse_for_inference(build_plain().to('meta'), dtype='bfloat16')
+    for other in (dict(dtype='bfloat16'), dict(backend='openvino')):
+        model = build_plain().to('meta')
+        with pytest.raises(ValueError, match='is for the CPU, the model is on meta'):
+            fuse_for_inference(model, **other)
+        assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()), 'left as it was'

@@ -11,8 +11,7 @@ from mmseg.utils import register_all_modules
 
 from tests.tools.in_process import run_tool
 
-STUDY = 'projects/hrf/configs'
-REFINER = f'{STUDY}/sparserefine-s_wnet-1024_1xb4-2k_hrf-1366x2048.py'
+REFINER = 'configs/sparserefine/sparserefine-s_wnet_1xb4-2k_hrf-1366x2048.py'
 LOW, HIGH, SIZE = (40, 56), (96, 136), (192, 272)
 
 

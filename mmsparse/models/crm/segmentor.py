@@ -15,13 +15,8 @@ from mmseg.registry import MODELS as MMSEG_MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmsparse.hosts import (
-    gives_probabilities,
-    ignore_index_of,
-    last_head,
-    padding_of,
-    warn_of_probabilities,
-)
+from mmsparse.hosts import gives_probabilities, ignore_index_of, last_head, warn_of_probabilities
+from mmsparse.preprocessing import Placement
 from mmsparse.registry import MODELS
 from mmsparse.sizes import size_of
 from mmsparse.sparse import UpsampledLogits
@@ -144,10 +139,7 @@ class RefinedSegmentor(BaseSegmentor):
         """
         scores = self.segmentor.inference(inputs, [dict(meta)])  # sliding windows write into metas
         warn_of_probabilities(self.segmentor, scores, 'model.probabilities')
-        left, right, top, bottom = padding_of(meta)
-        scores = scores[..., top:scores.shape[2] - bottom, left:scores.shape[3] - right]
-        if meta.get('flip'):
-            scores = scores.flip(3 if meta['flip_direction'] == 'horizontal' else 2)
+        scores = Placement.of(meta, scores).upright(scores)
         if scores.shape[1] == 1:  # a sigmoid
             scores = torch.cat([torch.zeros_like(scores), scores + self.logit_shift], 1)
         return UpsampledLogits(

@@ -182,6 +182,18 @@ def test_the_coarse_map_is_mmsegs_own():
             assert not model.refiner.seen
 
 
+def test_a_diagonal_flip_is_both():
+    """mmseg's own post-processing refuses it; its RandomFlip makes it."""
+    scores = blobs((72, 80))
+    maps = []
+    for seen, meta in ((scores, {}),
+                       (scores.flip(2, 3), dict(flip=True, flip_direction='diagonal'))):
+        model = with_scores(segmentor(dict(min_area=10**6), Fake()), seen)
+        out, = model.predict(torch.zeros(1, 3, 72, 80), [sample((72, 80), **meta)])
+        maps.append(out.coarse_sem_seg.data)
+    assert torch.equal(*maps) and maps[0].unique().numel() > 2
+
+
 def test_components_compete_and_unclaimed_pixels_stay():
     scores = torch.zeros(1, 5, 160, 200)
     scores[:, 0] = 0.5

@@ -1,15 +1,18 @@
 # SparseRefine on the released W-Net: its scores of 1024x1104, refined at 1366x2048, a third of the
-# photograph's pixels (labels taken there and back lose 0.2 points of mIoU). What it learns from is
+# photograph's pixels (labels taken there and back lose 0.2 points of mIoU). The U-Net reads W-Net's
+# probabilities beside the color, which alone hardly tells arteries from veins. What it learns from is
 # written by projects/hrf/prepare.py.
 _base_ = [
-    '../../../configs/_base_/models/wnet.py', '../../../configs/_base_/datasets/hrf-2336x3504.py',
-    '../../../configs/_base_/default_runtime.py', '../../../configs/_base_/schedules/schedule_400.py',
+    '../_base_/models/wnet.py', '../_base_/datasets/hrf-2336x3504.py',
+    '../_base_/default_runtime.py', '../_base_/schedules/schedule_400.py',
 ]
 # What you may want to change
 alpha = 0.2
 low_size = (1024, 1104)
 size = (2048, 1366)
-channels = (16, 32, 64)
+features = ('rgb', 'p')
+in_channels = 6  # of the features: 3 of color, 3 of classes
+channels = (16, 32, 64, 128)
 max_iters = 2000
 prepared = 'work_dirs/hrf-2048'
 scores = f'{prepared}/wnet-1024'
@@ -51,10 +54,11 @@ model = dict(
     low_res_size=low_size,
     upsample='bilinear',
     joint_aug='post_lr',
+    features=features,
     selector=dict(type='mmsparse.EntropySelector', alpha=alpha, min_points=256),
     decode_head=dict(
         type='mmsparse.SparseRefineHead',
-        extractor=dict(type='mmsparse.SparseUNet', channels=channels),
+        extractor=dict(type='mmsparse.SparseUNet', in_channels=in_channels, channels=channels),
         ensembler=dict(type='mmsparse.GatedEnsembler')),
     test_cfg=dict(mode='whole', seg_logits=False))
 default_hooks = dict(
@@ -64,6 +68,7 @@ visualizer = dict(type='mmsparse.RefinementVisualizer')
 val_evaluator = [
     dict(type='IoUMetric', iou_metrics=['mIoU', 'mDice']),
     dict(type='mmsparse.LowResIoUMetric'),
+    dict(type='mmsparse.SelectionLimitIoUMetric'),
     dict(type='mmsparse.SelectorMetric'),
     dict(type='mmsparse.ThinStructureMetric'),
 ]

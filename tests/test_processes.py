@@ -10,9 +10,9 @@ import torch
 
 from mmsparse.engine.loading import load_model
 from mmsparse.masks import read_mask, write_mask
-from tests.engine.test_inputs import video
+from tests.configs import config
+from tests.engine.videos import video
 from tests.models.tiny import refine_cfg, refined_cfg, segmentor_cfg
-from tests.test_apis import config
 
 
 def run(root, cwd, tool, *line, processes=1, **variables):

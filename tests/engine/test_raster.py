@@ -10,9 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.model import BaseModule
-from mmseg.registry import MODELS as MMSEG_MODELS
+from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from torch import nn
 
@@ -22,53 +20,16 @@ from mmsparse.engine.raster import predict_raster
 from mmsparse.engine.raster_file import CACHE, ClassRaster
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
-from tests.models.tiny import refined_cfg, segmentor_cfg
+from tests.engine.raster_models import build, near_cfg, refining_cfg
+from tests.models.tiny import refined_cfg
 
 rasterio = pytest.importorskip('rasterio', reason='rasters are read by rasterio')
 SIZE = 600, 700
-CLASSES = tuple('abcde')
 
 
-@MMSEG_MODELS.register_module(force=True)
-class NearBackbone(BaseModule):
-    """Stride 4; sees a dozen pixels far."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU())
-
-    def forward(self, x):
-        return [self.layers(x)]
-
-
-def near_cfg(**kwargs):
-    cfg = segmentor_cfg()
-    cfg['decode_head'].update(in_channels=8, channels=8, in_index=0)
-    cfg.pop('auxiliary_head')
-    return cfg | dict(backbone=dict(type='mmseg.NearBackbone')) | kwargs
-
-
-def refining_cfg(**kwargs):
-    return dict(
-        type='mmsparse.SparseRefineSegmentor', segmentor=near_cfg(),
-        selector=dict(type='mmsparse.EntropySelector', alpha=1.0),
-        decode_head=dict(
-            type='mmsparse.SparseRefineHead',
-            extractor=dict(type='mmsparse.SparseUNet', channels=(6, 8, 10)))) | kwargs
-
-
-def build(cfg, sharpness=200):
-    """With logits spread out, so that classes alternate and a threshold splits the pixels."""
-    torch.manual_seed(0)
-    model = MODELS.build(ConfigDict(cfg))  # mmseg reads test_cfg by attribute
-    for name, layer in model.named_modules():
-        if name.endswith(('conv_seg', 'head.classifier')):
-            layer.weight.data.mul_(sharpness)
-            layer.bias.data.zero_()
-    model.dataset_meta = dict(classes=CLASSES, palette=[(n, 9, 255 - n) for n in range(5)])
-    return model.eval()
+@pytest.fixture(scope='module')
+def model():
+    return build(near_cfg())
 
 
 @pytest.fixture(scope='module')
@@ -184,11 +145,6 @@ def test_attention_sees_all():
 
 
 # ---- Files ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope='module')
-def model():
-    return build(near_cfg())
 
 
 def labeled(model, path, tmp_path, **kwargs):

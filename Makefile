@@ -3,26 +3,35 @@
 #   TORCH="torch==X"    another torch than the tested one; it stays until another is named
 #   PYTHON=python3.11   the interpreter the environment is made of
 #   MMCV_WHEELS=PLACE   a folder or page of wheels: mmcv is taken from there and not compiled
+#   JOBS=2              processes that share the tests, of one thread each
 STACK ?= stock
 TORCH ?=
 PYTHON ?= python3
 MMCV_WHEELS ?=
+JOBS ?= 2
 
 VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 RUN := PYTHONPATH="$(CURDIR)" $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
+# Two processes of one thread are faster than one of two: most tests are too small for threads.
+SHARED := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PYTEST) -n $(JOBS) --dist worksteal
 
-.PHONY: demo test nightly bench bench-plots lint docs doctor install clean
+.PHONY: demo test quick nightly bench bench-plots lint docs doctor install clean
 .DEFAULT_GOAL := demo
 
 demo: install
 	$(RUN) tools/demo.py
 
 test: install
-	$(PYTEST) $(ARGS)
+	$(SHARED) $(ARGS)
 
+quick: install
+	$(SHARED) @tests/quick.txt $(ARGS)
+
+# First as users run it, without the checks of sparse rows; then the slow tests, all cores to each.
 nightly: install
-	$(PYTEST) -m "slow or not slow" $(ARGS)
+	MMSPARSE_DEBUG=0 $(SHARED) $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 bench: install
 	$(RUN) tools/bench.py $(ARGS)

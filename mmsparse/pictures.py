@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -22,11 +23,24 @@ from mmengine.fileio import get
 EXIF = re.compile(rb'(?:Exif\0\0|eXIf|EXIF.{4})(II\*\0|MM\0\*)', re.DOTALL)
 ORIENTATION = 0x0112
 
+# How stored pixels become what is to be seen, by the orientation.
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+
 AS_STORED = ('pictures are read as stored, without the rotation that EXIF asks for: the mask or '
              'label has to lie so too')
 
 
-def read_image(path: str | Path, backend_args: dict | None = None) -> np.ndarray:
+def read_image(path: str | Path, backend_args: dict | None = None, *, upright: bool = False,
+               white: float | None = None) -> np.ndarray:
     """Read a file or URL as uint8 BGR ``[H, W, 3]``; gray becomes color, alpha is dropped.
 
     An EXIF orientation is not followed (see above), and a warning says so.
@@ -34,26 +48,65 @@ def read_image(path: str | Path, backend_args: dict | None = None) -> np.ndarray
     Args:
         path: of the file.
         backend_args: of mmengine's file backends.
+        upright: follow an EXIF orientation, silently.
+        white: in a picture of more than 8 bits, the value that becomes 255, as 0 stays 0; without
+            it such a picture is refused. Those of 8 bits stay as they are.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no picture, is cut off, or has more than 8 bits per channel.
+        ValueError: it is no picture, is cut off, or has more than 8 bits per channel, and ``white``
+            is not given or some values are beyond it.
         TypeError: ``path`` is none.
     """
     if not isinstance(path, (str, Path)):
         raise TypeError('an image is a path or a uint8 BGR array [H, W, 3], got '
                         f'{type(path).__name__}')
     content = get(str(path), backend_args=backend_args)
-    image = decode(content, str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-                   | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image.dtype != np.uint8:
-        raise ValueError(f'{path} holds {image.dtype} numbers per channel; pictures have 8 bits. '
-                         'Convert it: only you know which of its values is white')
-    turn = orientation(content)
-    if turn != 1:
+    image, turn = decode_color(content, str(path), upright=upright, white=white)
+    if turn != 1 and not upright:
         warnings.warn(f'{path} is read as stored: its EXIF orientation, {turn}, is ignored, in '
                       'pictures, masks and results alike', stacklevel=2)
     return image
+
+
+def decode_color(content: bytes, name: str, *, upright: bool, white: float | None
+                 ) -> tuple[np.ndarray, int]:
+    """Decode a picture file as :func:`read_image` does, without a warning.
+
+    Args:
+        content: of the file.
+        name: of the file, for the error.
+        upright, white: as there.
+
+    Returns:
+        The picture, and its EXIF orientation.
+
+    Raises:
+        ValueError: as there.
+    """
+    image = decode(content, name, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+                   | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image.dtype != np.uint8:
+        image = to_8_bits(image, name, white)
+    turn = orientation(content)
+    return (np.ascontiguousarray(UPRIGHT[turn](image)) if upright else image), turn
+
+
+def to_8_bits(image: np.ndarray, name: str, white: float | None) -> np.ndarray:
+    """Scale values from 0 to ``white`` to 0 to 255, and round.
+
+    Raises:
+        ValueError: ``white`` is not given, or a value is outside of them.
+    """
+    if white is None:
+        raise ValueError(f'{name} holds {image.dtype} numbers per channel; pictures have 8 bits. '
+                         'Convert it, or say which of its values is white (predict has --white): '
+                         'only you know it')
+    low, high = image.min(), image.max()
+    if not 0 <= low <= high <= white:
+        raise ValueError(f'{name} holds values from {low} to {high}; they have to be from 0 to '
+                         f'white, {white:g}')
+    return np.rint(image * (255 / white)).astype(np.uint8)
 
 
 def decode(content: bytes, name: str, flag: int | str) -> np.ndarray:

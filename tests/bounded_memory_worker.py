@@ -10,7 +10,7 @@ import torch
 import mmsparse  # noqa: F401
 from mmsparse.engine.machine import peak_memory
 from mmsparse.models.crm import refiner
-from tests.models.test_crm import build, picture
+from tests.models.crm.builders import build, picture
 
 
 def main() -> None:

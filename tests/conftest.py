@@ -1,20 +1,23 @@
 """Settings of the whole suite: checks on, seeds fixed, the checkout imported everywhere."""
 
+import functools
 import os
 import random
+from importlib import import_module
 from pathlib import Path
-from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Before anything imports mmsparse: its row checks are off by default.
-os.environ['MMSPARSE_DEBUG'] = '1'
+# Before anything imports mmsparse: its row checks are off by default, and in `make nightly`.
+os.environ.setdefault('MMSPARSE_DEBUG', '1')
 # Subprocesses of the tests run the checkout too; those that want the wheel clear it.
 os.environ['PYTHONPATH'] = str(ROOT)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+from tests.restoring import loading_restored  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,18 @@ def no_scope():
     from mmengine.registry import DefaultScope
 
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def metafiles_read_once():
+    """For each ``mmseg::`` in a config mmengine reads all metafiles of mmseg, fifty of them, and
+    loads ``pkg_resources`` again: most of a second for a config, of which there are hundreds here.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ('mmengine.config.utils.load', 'mmengine.config.config.is_installed'):
+            module, function = name.rsplit('.', 1)
+            patch.setattr(name, functools.cache(getattr(import_module(module), function)))
+        yield
 
 
 @pytest.fixture(scope='session')
@@ -51,14 +66,8 @@ def pytest_collection_modifyitems(items: list) -> None:
 @pytest.fixture
 def loading():
     """What a test, or a tool in its process, sets for loading checkpoints ends with it."""
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    kinds, schemes = torch.serialization.get_safe_globals(), CheckpointLoader._schemes.copy()
-    with mock.patch.dict(os.environ):
+    with loading_restored():
         yield
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(kinds)
-    CheckpointLoader._schemes = schemes
 
 
 @pytest.fixture

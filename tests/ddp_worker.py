@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from mmsparse.sparse import Selection
+from tests.models.effseg import builders, fqdet_builders
 from tests.models.tiny import batch, build_refine
 
 SHARES = {'uneven': (0.4, 0.01), 'one empty': (0.3, 0.0), 'all empty': (0.0, 0.0)}
@@ -43,9 +44,8 @@ def total(losses):
     return sum(v for k, v in losses.items() if 'loss' in k)
 
 
-def main(out):
-    dist.init_process_group('gloo')
-    rank = dist.get_rank()
+def sparserefine(rank):
+    """Gradients by case and by whether batch norm used batch statistics."""
     images = batch(build_refine(), batch_size=2)
     mine = dict(inputs=images['inputs'][rank:rank + 1],
                 data_samples=images['data_samples'][rank:rank + 1])
@@ -58,7 +58,35 @@ def main(out):
             total(ddp(**mine, mode='loss')).backward()
             result[case, norm_training] = {
                 n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-    torch.save(result, Path(out) / f'{rank}.pt')
+    return result
+
+
+def detector(rank, model):
+    """Gradients of the second step of EffSeg, the second rank without any object."""
+    ddp = DistributedDataParallel(model)  # finds no unused parameters: there must be none
+    data = model.data_preprocessor(builders.batch(((2,), (0,))[rank]), True)
+    for _ in range(2):  # the second step raises if the first left a parameter out
+        losses = ddp(data['inputs'], data['data_samples'], mode='loss')
+        ddp.zero_grad()
+        sum(sum(v) if isinstance(v, list) else v
+            for k, v in losses.items() if 'loss' in k).backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+
+
+def mask_rcnn(rank):
+    return detector(rank, builders.thin(builders.HOSTS[0]))
+
+
+def fqdet(rank):
+    # so many queries that some are matched although nothing is learned
+    return detector(rank, fqdet_builders.thin('fqdet-effseg_r50_fpn_1x_coco', queries=2000))
+
+
+def main(out):
+    dist.init_process_group('gloo')
+    rank = dist.get_rank()
+    for job in (sparserefine, mask_rcnn, fqdet):
+        torch.save(job(rank), Path(out) / f'{job.__name__}_{rank}.pt')
     dist.barrier()
     dist.destroy_process_group()
 

@@ -13,20 +13,12 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmsparse.apis import inference, init_model, read_image
 from mmsparse.datasets import CamVidDataset
 from mmsparse.engine.loading import load_model
-from tests.models.test_crm_objects import Fake, blobs, with_scores
-from tests.models.tiny import refine_cfg, refined_cfg
+from tests.configs import LOAD, PACK, config
+from tests.models.crm.builders import Fake, blobs, with_scores
+from tests.models.tiny import refined_cfg
 
 SIZE = (40, 56)
 META = dict(classes=('a', 'b', 'c', 'd', 'e'), palette=[[k, 0, 0] for k in range(5)])
-LOAD = dict(type='LoadImageFromFile')
-PACK = dict(type='PackSegInputs')
-
-
-def config(*pipeline, model=None, dataset='mmsparse.CamVidDataset', **settings):
-    data = dict(type=dataset, pipeline=list(pipeline) or [LOAD, PACK], **settings)
-    return Config(dict(default_scope='mmseg', model=model or refine_cfg(),
-                       test_dataloader=dict(dataset=data),
-                       visualizer=dict(type='mmsparse.RefinementVisualizer')))
 
 
 @pytest.fixture(scope='module')

@@ -1,13 +1,18 @@
 """The floors of the house: imports point down, and each floor knows only what it may."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import mmengine.registry
 import pytest
 
 import mmsparse.registry
+
+REGISTRIES = {name: registry for name, registry in vars(mmsparse.registry).items()
+              if getattr(registry, 'scope', None) == 'mmsparse'}
 
 
 def lint(root, config='setup.cfg', **kwargs):
@@ -48,13 +53,20 @@ def test_importing_the_package_loads_no_component():
     assert result.stdout.strip() == '[]'
 
 
-@pytest.mark.parametrize('name', ['MODELS', 'DATASETS', 'TRANSFORMS', 'METRICS', 'HOOKS',
-                                  'VISUALIZERS', 'TASK_UTILS'])
+def test_registries_are_children_of_mmengines():
+    """And of the root of their own name."""
+    assert {'MODELS', 'DATASETS', 'HOOKS'} <= set(REGISTRIES)
+    for name, registry in REGISTRIES.items():
+        assert registry.parent is getattr(mmengine.registry, name), name
+
+
+@pytest.mark.parametrize('name', REGISTRIES)
 def test_locations_of_registries_exist(name):
-    registry = getattr(mmsparse.registry, name)
-    assert registry.scope == 'mmsparse'
+    registry = REGISTRIES[name]
     registry.import_from_location()
     assert registry._imported
+    for location in registry._locations:
+        assert sys.modules[location].__all__, location
 
 
 @pytest.mark.parametrize('place', ['mmsparse/apis.py', 'mmsparse/engine', 'tools',
@@ -73,3 +85,42 @@ def test_no_grab_bag_modules(root):
     found = [path for folder in ('mmsparse', 'tools', 'tests')
              for path in (root / folder).rglob('*.py') if path.name in vague]
     assert not found
+
+
+def test_no_test_imports_another(root):
+    """What two of them need is a module of its own: a builder, an oracle, a worker."""
+    for path in (root / 'tests').rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (
+                    node.level or node.module.startswith('tests')):
+                names = [node.module or '', *(alias.name for alias in node.names)]
+            else:
+                continue
+            parts = [part for name in names for part in name.split('.')]
+            assert not [part for part in parts if part.startswith('test_')], (path, node.lineno)
+
+
+def test_tests_lie_where_the_package_has_them(root):
+    """A folder of tests for each method, room and for the tools; none for what is gone."""
+    homes = {path.parent.relative_to(root / 'tests')
+             for path in (root / 'tests').rglob('test_*.py')}
+    for home in homes - {Path('.'), Path('tools'), Path('projects')}:
+        assert (root / 'mmsparse' / home).is_dir(), home
+    for method in (root / 'mmsparse' / 'models').iterdir():
+        if (method / '__init__.py').is_file():
+            assert method.relative_to(root / 'mmsparse') in homes, method
+
+
+def test_the_quick_tests_are_there(root):
+    """Each line of the list is a file of tests, or a test; each method has one."""
+    lines = (root / 'tests' / 'quick.txt').read_text().split()
+    for line in lines:
+        file, _, name = line.partition('::')
+        tree = ast.parse((root / file).read_text())
+        names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        assert any(n == name if name else n.startswith('test_') for n in names), line
+    for method in (root / 'mmsparse' / 'models').iterdir():
+        if (method / '__init__.py').is_file():
+            assert any(line.startswith(f'tests/models/{method.name}/') for line in lines), method

@@ -16,7 +16,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmsparse import compat
 from mmsparse.compat import ONEDL, STACKS, STOCK, IncompatibleStackError
 from mmsparse.engine.config import read_config
-from tests.test_mim import needs_wheel
+from tests.wheel import needs_wheel
 
 
 @pytest.fixture
@@ -210,6 +210,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import Registry, root
 from mmengine.runner.checkpoint import CheckpointLoader
 
+
 def functions_of(name, part, found):
     for key, value in list(vars(part).items()):
         if isinstance(value, (staticmethod, classmethod)):
@@ -224,6 +225,7 @@ def functions_of(name, part, found):
         if isinstance(value, Registry) and value.scope != 'mmsparse':
             found[name, key] = dict(value.module_dict)
     return found
+
 
 def snapshot():
     found = {'environment': dict(os.environ), 'schemes': dict(CheckpointLoader._schemes),

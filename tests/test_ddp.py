@@ -17,21 +17,21 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory):
-    """Gradients of both ranks, by case and by whether batch norm used batch statistics."""
+    """What both ranks saved for a model; they are started once for all models."""
     out = tmp_path_factory.mktemp('ddp')
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
                '-m', 'tests.ddp_worker', str(out)]
     env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(out / f'{rank}.pt') for rank in range(2)]
+    return lambda model: [torch.load(out / f'{model}_{rank}.pt') for rank in range(2)]
 
 
 @pytest.mark.parametrize('norm_training', [False, True])
 @pytest.mark.parametrize('case', SHARES)
 def test_all_ranks_end_with_one_gradient_for_every_parameter(ranks, case, norm_training):
     """Without ``find_unused_parameters``: DDP would have raised for one that got none."""
-    first, second = (r[case, norm_training] for r in ranks)
+    first, second = (r[case, norm_training] for r in ranks('sparserefine'))
     for name, gradient in first.items():
         assert gradient is not None and torch.equal(gradient, second[name]), name
 
@@ -42,7 +42,7 @@ def test_gradients_equal_those_of_the_joint_batch_on_one_process(ranks, case):
     model = prepare(mask_of(case), norm_training=False)
     total(model(**batch(build_refine(), batch_size=2), mode='loss')).backward()
     expected = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-    found = ranks[0][case, False]
+    found = ranks('sparserefine')[0][case, False]
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4,
@@ -51,14 +51,9 @@ def test_gradients_equal_those_of_the_joint_batch_on_one_process(ranks, case):
     assert nothing == (case == 'all empty')
 
 
-@pytest.mark.parametrize('worker', ['ddp_effseg_worker', 'ddp_fqdet_worker'])
-def test_effseg_where_one_rank_has_no_objects(tmp_path, worker):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-               '-m', f'tests.{worker}', str(tmp_path)]
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
+@pytest.mark.parametrize('model', ['mask_rcnn', 'fqdet'])
+def test_effseg_where_one_rank_has_no_objects(ranks, model):
+    first, second = ranks(model)
     for name, gradient in first.items():
         assert gradient is not None and torch.equal(gradient, second[name]), name
     assert any(g.abs().max() > 0 for n, g in first.items() if 'mask_head' in n)

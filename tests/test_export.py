@@ -15,8 +15,8 @@ from torch import nn
 
 from mmsparse.engine.export import PLAIN, export_onnx
 from mmsparse.registry import MODELS
-from tests.models.test_specialize_fuse import segmentor as specialize_fuse
-from tests.models.test_swiftnet_configs import PYR3, R18, build, load
+from tests.models.specialize_fuse.builders import segmentor as specialize_fuse
+from tests.models.swiftnet.builders import PYR3, R18, build, load
 from tests.models.tiny import PREPROCESSOR, segmentor_cfg, vary_classes
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import yaml
 
 from mmsparse.compat import STOCK, installed_stack
 from mmsparse.zoo import entries
+from tests.wheel import needs_wheel, wheel_files
 
 ROOT = Path(__file__).resolve().parent.parent
 # The demo's SparseRefine and its low-resolution baseline, by file name, as mim takes them.
@@ -28,19 +29,6 @@ SMALL = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.che
              'num_workers=0', 'persistent_workers=False', 'dataset.size=(128,256)',
              'dataset.length=2'))]
 FRESH_REFINER = ['model.segmentor_checkpoint=None', 'model.decode_head.extractor.channels=(4,8)']
-
-
-def wheel_files() -> list:
-    """Files of the installed wheel below ``mmsparse/.mim``."""
-    try:
-        files = metadata.files('mmsparse') or []
-    except metadata.PackageNotFoundError:
-        return []
-    return [file for file in files if str(file).startswith('mmsparse/.mim/')]
-
-
-needs_wheel = pytest.mark.skipif(
-    not wheel_files(), reason='no wheel of mmsparse is installed here; `make test` does that')
 
 
 def mim(*arguments, cwd):
@@ -102,6 +90,7 @@ def test_an_ensemble(trained):
 
 
 @needs_wheel
+@pytest.mark.slow
 def test_gridsearch(trained):
     """One training per value. On the forks mim itself cannot parse ``mmseg::``, so there the
     config is the one that training has written out whole."""

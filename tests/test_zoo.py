@@ -175,18 +175,12 @@ def test_a_name_stands_for_the_checkpoint(command, tmp_path):
 @pytest.mark.parametrize(('line', 'config', 'checkpoint'), [
     ([ADDRESS], ADDRESS, None), (['a.py', 'b.pth'], 'a.py', 'b.pth'),
     (['a.py', ADDRESS], 'a.py', ADDRESS), ([ADDRESS, 'b.pth'], ADDRESS, 'b.pth'),
-    ([ADDRESS, ADDRESS], ADDRESS, ADDRESS),
+    ([ADDRESS, ADDRESS], ADDRESS, ADDRESS), (['a.py'], 'a.py', None),
     (['mmsparse::a/b.py', 'https://c.d/e.pth'], 'mmsparse::a/b.py', 'https://c.d/e.pth')])
-def test_image_demo_tells_images_from_config_and_checkpoint(command, line, config, checkpoint):
-    args = command('image_demo', 'x.jpg', 'y.jpg', *line, '--labels').parse_args()
+def test_predict_tells_config_and_checkpoint_from_inputs(command, line, config, checkpoint):
+    args = command('predict', *line, 'x.jpg', 'y.jpg', '--out', 'out').parse_args()
     assert (args.config, args.checkpoint) == (config, checkpoint)
-    assert [str(image) for image in args.images] == ['x.jpg', 'y.jpg']
-
-
-def test_image_demo_without_a_checkpoint(command, capsys):
-    with pytest.raises(SystemExit):
-        command('image_demo', 'x.jpg', 'a.py').parse_args()
-    assert 'a.py is no mmsparse://NAME of the zoo' in capsys.readouterr().err
+    assert args.inputs == ['x.jpg', 'y.jpg']
 
 
 def test_test_loads_strictly(command, monkeypatch):

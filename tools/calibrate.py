@@ -17,7 +17,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import add_backend_options, check_config, find_checkpoint, one_line_errors, stop
+from command_line import (
+    add_backend_options,
+    add_launcher_option,
+    check_config,
+    find_checkpoint,
+    join_processes,
+    leave,
+    one_line_errors,
+    stop,
+)
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     import torch
@@ -63,6 +72,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--force', action='store_true', help='overwrite it')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that override those of the config')
+    add_launcher_option(parser)
     args = parser.parse_args()
     for name in ('target_recall', 'density'):
         value = getattr(args, name)
@@ -97,7 +107,7 @@ def build_model(cfg: Config, checkpoint: str, device: torch.device) -> SparseRef
 
 
 def build_loader(cfg: Config, split: str, images: int | None) -> torch.utils.data.DataLoader:
-    """The images of a split, one at a time, as validation sees them; every one once."""
+    """The images of a split, one at a time, as validation sees them; every one in one process."""
     from mmengine.registry import DATASETS
     from mmengine.runner import Runner
     from torch.utils.data import ConcatDataset, Subset
@@ -115,7 +125,7 @@ def build_loader(cfg: Config, split: str, images: int | None) -> torch.utils.dat
     if images is not None and images < len(dataset):
         dataset = Subset(dataset, [i * len(dataset) // images for i in range(images)])
     loader = dict(loader, batch_size=1, dataset=dataset, sampler=dict(
-        type='DefaultSampler', shuffle=False))
+        type='DefaultSampler', shuffle=False, round_up=False))
     return Runner.build_dataloader(loader)
 
 
@@ -181,8 +191,10 @@ def main() -> None:
     out = args.out or Path('work_dirs', Path(args.config).stem, 'calibration.json')
     if out.exists() and not args.force:
         stop(f'{out} exists; --force overwrites it')
+    join_processes(args)
 
     import torch
+    from mmengine.dist import is_main_process
     from rich.console import Console
 
     from mmsparse.engine import progress_display
@@ -198,9 +210,12 @@ def main() -> None:
     expected: dict[str, float] = {}
     try:
         fuse_for_inference(model, backend=args.backend, dtype=args.dtype)
-        with progress_display() as progress:
+        with progress_display(disable=not is_main_process()) as progress:
             task = progress.add_task('Count', total=len(loader), note='')
             curve = score_curve(model, loader, lambda: progress.advance(task))
+        if not is_main_process():
+            leave()
+            return
         if args.latency_budget is not None:
             chosen, p50, p95 = time_model(model, curve, loader).choose(curve, args.latency_budget)
             expected = dict(expected_ms_p50=p50, expected_ms_p95=p95)
@@ -211,13 +226,14 @@ def main() -> None:
     except ValueError as error:
         stop(str(error))
     name = model.selector.THRESHOLD
-    title = (f'{len(loader)} {args.split} images, {curve.error_rate():.2%} of their '
+    images = len(loader.dataset)
+    title = (f'{images} {args.split} images, {curve.error_rate():.2%} of their '
              'low-resolution pixels wrong')
     Console().print(curve_table(curve, chosen, name, title))
     split = 'train' if is_training_data(cfg, args.split) else args.split
     if split in WARNINGS:
         print(f'{Path(sys.argv[0]).name}: {WARNINGS[split]}', file=sys.stderr)
-    summary = summarize(curve, chosen, name, split=args.split, images=len(loader),
+    summary = summarize(curve, chosen, name, split=args.split, images=images,
                         config=args.config, checkpoint=args.checkpoint, **expected)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(summary, indent=2) + '\n')
@@ -227,6 +243,7 @@ def main() -> None:
             f'expected time per image: {p50:.0f} ms (median), {p95:.0f} ms (95th percentile)')
     Console(soft_wrap=True).print(f'{name} = {curve.thresholds[chosen]:.3g} written to {out}, '
                                   f'the curve to {out.with_suffix(".png")}')
+    leave()
 
 
 if __name__ == '__main__':

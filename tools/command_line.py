@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 ZOO = 'mmsparse://'
+PATIENCE = 7 * 24 * 3600  # seconds for which processes wait for each other
 
 
 def stop(message: str) -> None:
@@ -35,11 +38,60 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
                                            '(default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that override those of the config; lists as key="[a,b]"')
+    add_launcher_option(parser)
+
+
+def add_launcher_option(parser: argparse.ArgumentParser) -> None:
+    """How the processes of a distributed run are started, named as in mmseg's and mmdet's tools."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed run are started')
     # torch.distributed.launch passes one spelling or the other, depending on its version.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)
+
+
+def join_processes(args: argparse.Namespace) -> None:
+    """Make this process one of those of ``--launcher``, each with its own GPU if there are any.
+
+    What they tell each other is small and travels over gloo. They wait for each other for days:
+    shares are not equally hard.
+    """
+    import torch
+    from mmengine.device import get_device
+    from mmengine.dist import init_dist
+
+    if args.launcher == 'none':
+        return
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if get_device() != 'cpu':
+        init_dist(args.launcher, backend='gloo', timeout=PATIENCE)
+        return
+    # mmengine's function calls torch.cuda.set_device, whatever the backend
+    names = dict(slurm=('SLURM_PROCID', 'SLURM_NTASKS'),
+                 mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'))
+    for ours, theirs in zip(('RANK', 'WORLD_SIZE'), names.get(args.launcher, ()), strict=False):
+        os.environ[ours] = os.environ[theirs]
+    if args.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        hosts = subprocess.run(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
+                               check=True, capture_output=True, text=True)
+        os.environ['MASTER_ADDR'] = hosts.stdout.split()[0]
+    os.environ.setdefault('MASTER_PORT', '29500')
+    torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=PATIENCE))
+
+
+def leave(failed: bool = False) -> None:
+    """End together with all processes, with exit code 1 if something failed in any of them.
+
+    torchrun ends the others as soon as one has failed, even while they still say what was wrong.
+    """
+    from mmengine import dist
+
+    dist.barrier()
+    if dist.is_distributed():
+        import torch
+        torch.distributed.destroy_process_group()
+    if failed:
+        sys.exit(1)
 
 
 def load_config(args: argparse.Namespace) -> Config:

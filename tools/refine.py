@@ -1,10 +1,12 @@
-"""Refine coarse masks with CRM: one image and its mask, or two folders of them.
+"""Refine coarse masks with CRM: one image and its mask, two folders of them, or a COCO JSON.
 
 Masks are pictures (gray, 0 to 255), .npy (bool, uint8, or probabilities) or .json (a COCO
 run-length code); more than 127 is foreground, so maps of class numbers are refused. In folders a
 mask belongs to the image of the same name; in one folder that holds both, the JPEG is the image.
-Pictures and masks are read as stored, without EXIF's rotation. Nothing is written over without
---force; files that fail are listed at the end, and the exit code is 1.
+Pictures and masks are read as stored, without EXIF's rotation. Of a folder of images and the COCO
+JSON of a data set, the whole JSON is written anew; the same command goes on after an interruption.
+Nothing is written over without --force; files that fail are listed at the end, and the exit code
+is 1.
 """
 
 from __future__ import annotations
@@ -12,8 +14,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from command_line import check_config, find_checkpoint, one_line_errors, stop
+from command_line import (
+    add_launcher_option,
+    check_config,
+    find_checkpoint,
+    join_processes,
+    leave,
+    one_line_errors,
+    stop,
+)
+
+if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
+    from mmengine.model import BaseModel
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 MASKS = (*IMAGES, '.npy', '.json')
@@ -27,7 +41,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('image', type=Path, help='an image, or a folder of images')
-    parser.add_argument('mask', type=Path, help='its coarse mask, or a folder of masks')
+    parser.add_argument('mask', type=Path, help='its coarse mask, a folder of masks, or the COCO '
+                                                'JSON of the images')
     parser.add_argument('--checkpoint',
                         help='weights of the refiner; left out where the config is mmsparse://NAME '
                              'of the zoo')
@@ -43,6 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--force', action='store_true', help='write over files that exist')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that override those of the config')
+    add_launcher_option(parser)
     args = parser.parse_args()
     if args.max_gib is not None and args.max_gib <= 0:
         parser.error(f'--max-gib must be positive, got {args.max_gib}')
@@ -118,27 +134,77 @@ def places(pairs: list[tuple[Path, Path]], out: Path, suffix: str) -> list[Path]
     return outs
 
 
-def main() -> None:
-    """Refine every mask; exit code 1 if one failed."""
-    args = parse_args()
-    check_config(args.config)
-    args.checkpoint = find_checkpoint(args.config, args.checkpoint)
-    pairs = pair(args.image, args.mask)
-    outs = places(pairs, args.out, args.format)
+def refine_data_set(args: argparse.Namespace) -> None:
+    """Refine the masks of a COCO JSON; exit code 1 if a picture or annotation failed."""
+    if args.out.suffix.lower() != '.json' or args.out.is_dir():
+        stop(f'--out {args.out} must be a file that ends in .json, as {args.mask} is a COCO JSON')
+    if args.out.exists() and args.out.samefile(args.mask):
+        stop(f'--out {args.out} would write over what is refined')
+    if args.out.exists() and not args.force:
+        stop(f'{args.out} exists; --force writes over it')
+    join_processes(args)
 
-    from mmsparse.apis import init_model, refine_mask
+    from mmengine import dist
+
     from mmsparse.engine import progress_display
-    from mmsparse.masks import read_mask, write_mask
+    from mmsparse.engine.refine_coco import refine_coco
+
+    model, rank = build_model(args), dist.get_rank()
+    setting = f'{args.config} {args.checkpoint} {args.cfg_options}'
+    with progress_display(disable=rank > 0) as progress:
+        task = progress.add_task('Refine', total=None, note='')
+        try:
+            done = refine_coco(
+                model, args.image, args.mask, args.out, setting=setting,
+                on_image=lambda n, total: progress.update(task, completed=n, total=total))
+        except (OSError, ValueError) as error:
+            stop(str(error))
+    if rank == 0:
+        print(f'{args.out}: {done.refined} masks are refined, {done.kept} annotations stay as they '
+              'are')
+        if done.failed:
+            print(f'{Path(sys.argv[0]).name}: not refined:', *done.failed, sep='\n  ',
+                  file=sys.stderr)
+    leave(failed=bool(done.failed))
+
+
+def build_model(args: argparse.Namespace) -> BaseModel:
+    """The refiner."""
+    from mmsparse.apis import init_model
 
     options = dict(args.cfg_options or {})
     if args.max_gib is not None:
         options['model.test_cfg.max_bytes'] = int(args.max_gib * 2**30)
     with one_line_errors():
-        model = init_model(args.config, args.checkpoint, args.device, options)
+        return init_model(args.config, args.checkpoint, args.device, options)
+
+
+def main() -> None:
+    """Refine every mask; exit code 1 if one failed."""
+    args = parse_args()
+    check_config(args.config)
+    args.checkpoint = find_checkpoint(args.config, args.checkpoint)
+    if args.image.is_dir() and args.mask.is_file() and args.mask.suffix.lower() == '.json':
+        refine_data_set(args)
+        return
+    pairs = pair(args.image, args.mask)
+    outs = places(pairs, args.out, args.format)
+
+    join_processes(args)
+
+    from mmengine import dist
+
+    from mmsparse.apis import refine_mask
+    from mmsparse.engine import progress_display
+    from mmsparse.masks import read_mask, write_mask
+
+    model = build_model(args)
     failed = []
-    with progress_display() as progress:
-        task = progress.add_task('Refine', total=len(pairs), note='')
-        for (image, mask), out in zip(pairs, outs, strict=True):
+    rank, world_size = dist.get_dist_info()
+    share = list(zip(pairs, outs, strict=True))[rank::world_size]
+    with progress_display(disable=rank > 0) as progress:
+        task = progress.add_task('Refine', total=len(share), note='')
+        for (image, mask), out in share:
             try:
                 if out.exists() and not args.force:
                     raise FileExistsError(f'{out} exists; --force writes over it')
@@ -149,12 +215,13 @@ def main() -> None:
                 progress.console.print(f'{out}: {changed:.2%} of the pixels changed',
                                        markup=False, highlight=False, soft_wrap=True)
             except (OSError, ValueError, RuntimeError, MemoryError) as error:
-                failed.append(f'{mask}: {error}')
+                failed.append((pairs.index((image, mask)), f'{mask}: {error}'))
             progress.advance(task)
-    if failed:
+    failed = sorted(sum(dist.all_gather_object(failed), []))
+    if failed and rank == 0:
         print(f'{Path(sys.argv[0]).name}: {len(failed)} of {len(pairs)} masks are not refined:',
-              *failed, sep='\n  ', file=sys.stderr)
-    sys.exit(1 if failed else 0)
+              *(line for _, line in failed), sep='\n  ', file=sys.stderr)
+    leave(failed=bool(failed))
 
 
 if __name__ == '__main__':

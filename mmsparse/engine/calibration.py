@@ -4,12 +4,14 @@ Letters: ``M`` selected pixels, ``W`` pixels whose low-resolution class is wrong
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from mmengine import dist
 from torch import Tensor
 
 from mmsparse.labels import LabelCheck
@@ -71,6 +73,13 @@ class ScoreCurve:
         bins = torch.bucketize(score.flatten(), self.thresholds.to(score))
         counts = torch.bincount(bins, minlength=len(self.thresholds) + 1).cpu()
         self.shares.append(1 - (counts.cumsum(0)[:-1] / counts.sum()).float())
+
+    def add(self, others: Sequence[ScoreCurve]) -> None:
+        """Add what other processes have counted: images are dealt out one by one, first to this."""
+        self.right = sum((other.right for other in others), self.right)
+        self.wrong = sum((other.wrong for other in others), self.wrong)
+        dealt = zip_longest(self.shares, *(other.shares for other in others))
+        self.shares = [share for round_ in dealt for share in round_ if share is not None]
 
     def selected(self) -> tuple[Tensor, Tensor]:
         """``|M & W|`` and ``|M|`` by threshold, float64 ``[T]``."""
@@ -139,6 +148,9 @@ def score_curve(model: SparseRefineSegmentor, batches: Iterable[dict],
                 progress: Callable[[], None] = lambda: None) -> ScoreCurve:
     """Count a model's selection scores over images; nothing is refined.
 
+    Where ``torch.distributed`` runs, every process counts its share, as mmengine's
+    ``DefaultSampler`` with ``round_up=False`` deals it out, and all get the curve of all images.
+
     Args:
         model: in evaluation mode.
         batches: of a dataloader of test mode, with ground truth.
@@ -170,8 +182,12 @@ def score_curve(model: SparseRefineSegmentor, batches: Iterable[dict],
         for i, image in enumerate(score):
             curve.add_image(image if valid is None else image[valid[i]])
         progress()
+    curves, checks = zip(*dist.all_gather_object((curve, check)), strict=True)
+    curves[0].add(curves[1:])
+    check.has_object = any(other.has_object for other in checks)
+    check.suspect = next((other.suspect for other in checks if other.suspect), None)
     check.require_object()
-    return curve
+    return curves[0]
 
 
 def plot(curve: ScoreCurve, chosen: int, name: str) -> Figure:

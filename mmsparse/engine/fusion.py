@@ -10,6 +10,7 @@ from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from mmsparse.models.sparserefine import SparseRefineSegmentor
 from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone
 
 from .openvino import OpenVINOEncodeDecode
@@ -75,7 +76,10 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
     if backend == 'openvino':
         use_openvino(model, dtype)
     if dtype == 'bfloat16':
-        for name in ('forward', 'encode_decode'):  # the first may call the second: a context each
+        names = ['forward', 'encode_decode']  # the first may call the others: a context each
+        if isinstance(model, SparseRefineSegmentor):
+            names.append('low_scores')
+        for name in names:
             in_bfloat16 = torch.autocast(device, torch.bfloat16)(getattr(model, name))
             setattr(model, name, in_bfloat16)
     return model

@@ -19,12 +19,16 @@ from rich.progress import (
 from mmsparse.registry import HOOKS
 
 
-def progress_display() -> Progress:
-    """A progress display on the terminal, even while ``sys.stdout`` is redirected to a log."""
+def progress_display(*, disable: bool = False) -> Progress:
+    """A progress display on the terminal, even while ``sys.stdout`` is redirected to a log.
+
+    Args:
+        disable: show nothing, as in all processes but one.
+    """
     return Progress(
         TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn('left:'), TimeRemainingColumn(), TextColumn('{task.fields[note]}'),
-        console=Console(file=sys.__stdout__))
+        console=Console(file=sys.__stdout__), disable=disable)
 
 
 @HOOKS.register_module()

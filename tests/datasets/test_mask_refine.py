@@ -8,7 +8,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -437,23 +437,33 @@ def loop_morph(window, shape, size, pick):
     return found
 
 
-@pytest.mark.parametrize('center', [None, 0, 255])
-@pytest.mark.parametrize(('index', 'shape', 'size'), [
-    (0, cv2.MORPH_RECT, (5, 5)), (1, cv2.MORPH_ELLIPSE, (5, 5)), (2, cv2.MORPH_ELLIPSE, (5, 2)),
-    (3, cv2.MORPH_ELLIPSE, (2, 5))])
-@pytest.mark.parametrize(('draw', 'pick'), [(0.4, max), (0.6, min)], ids=['dilate', 'erode'])
-@pytest.mark.parametrize('box', [(3, 10, 2, 14), (0, 20, 0, 24), (19, 20, 23, 24), (4, 5, 0, 9)])
-def test_an_edit_against_a_loop(center, index, shape, size, draw, pick, box):
+@st.composite
+def ranges(draw, size):
+    """A part of ``range(size)`` that is not empty: its start and its end."""
+    start = draw(st.integers(0, size - 1))
+    return start, draw(st.integers(start + 1, size))
+
+
+@given(st.sampled_from([None, 0, 255]), st.integers(0, 3), st.integers(3, 9), st.booleans(),
+       ranges(20), ranges(24), st.integers(0, 2**31))
+@example(None, 0, 5, True, (0, 20), (0, 24), 1)
+@example(255, 2, 5, False, (0, 20), (0, 24), 1)
+@example(0, 3, 4, True, (19, 20), (23, 24), 1)
+@settings(max_examples=100, deadline=None)
+def test_an_edit_against_a_loop(center, index, side, dilate, rows, columns, seed):
     """Nothing outside the rectangle is touched or seen."""
-    top, bottom, left, right = box
-    mask = (rng(1).random((20, 24)) < (0.2 if pick is max else 0.8)).astype(np.uint8) * 255
+    (top, bottom), (left, right) = rows, columns
+    shape = cv2.MORPH_RECT if index == 0 else cv2.MORPH_ELLIPSE
+    size = [(side, side), (side, side), (side, side // 2), (side // 2, side)][index]
+    mask = (rng(seed).random((20, 24)) < (0.2 if dilate else 0.8)).astype(np.uint8) * 255
     expected = mask.copy()
     colored = [0.3] if center is None else [0.2, center // 255]
-    edit_rectangle(mask, Script(top, left, bottom - 1, right - 1, *colored, 5, index, draw))
+    edit_rectangle(mask, Script(top, left, bottom - 1, right - 1, *colored, side, index,
+                                0.4 if dilate else 0.6))
     if center is not None:
         expected[(top + bottom) // 2, (left + right) // 2] = center
     window = expected[top:bottom, left:right]
-    window[...] = loop_morph(window.copy(), shape, size, pick)
+    window[...] = loop_morph(window.copy(), shape, size, max if dilate else min)
     assert np.array_equal(mask, expected)
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from mmengine.runner import BaseLoop
 
 from mmsparse.registry import HOOKS, VISUALIZERS
-from tests.engine.test_refinement_hook import result
+from tests.engine.samples import result
 
 SHARES = [[.5, .3], [.1, .5]]  # by rank; three images, the first one twice
 

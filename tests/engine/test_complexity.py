@@ -1,11 +1,10 @@
 """The counts of the SwiftNet paper, exactly; on meta tensors."""
 import json
-import subprocess
-import sys
 
 import pytest
 
 from mmsparse.engine.complexity import complexity
+from tests.tools.in_process import run_tool
 
 CITYSCAPES, CAMVID = '1xb14-53k_cityscapes-768x768', '1xb12-24k_camvid-720x960'
 # config: random parameters, convolution multiply-accumulates at the paper's size
@@ -77,9 +76,8 @@ def test_partial_pretraining_is_counted(root, part, pretrained):
 
 def test_the_tool_prints_and_writes(root, tmp_path):
     name = f'swiftnet-ss_r18_{CITYSCAPES}'
-    result = subprocess.run(
-        [sys.executable, 'tools/complexity.py', config(root, name), '--out', tmp_path / 'c.json'],
-        cwd=root, capture_output=True, text=True)
+    result = run_tool(root / 'tools/complexity.py', config(root, name), '--out', 'c.json',
+                      cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert '103,566,133,248' in result.stdout and '620,559' in result.stdout
     assert json.loads((tmp_path / 'c.json').read_text())['parameters'] == 11_797_071

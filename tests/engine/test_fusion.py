@@ -1,6 +1,6 @@
 """What folding must leave alone, and what else computes.
 
-On the five baselines: tests/models/test_cityscapes_configs.py.
+On the five baselines: tests/models/sparserefine/test_cityscapes_configs.py.
 """
 import sys
 
@@ -73,7 +73,7 @@ def test_swiftnet(root, name):
 
 def test_crm():
     """Two norms after one convolution: the first is folded."""
-    from tests.models.test_crm import build, picture
+    from tests.models.crm.builders import build, picture
     model, (image, mask) = build(), picture((96, 130))
     before = model.refine(image, mask).mask
     norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())

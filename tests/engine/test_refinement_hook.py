@@ -14,8 +14,6 @@ import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader
 
 from mmsparse.engine.refinement_hook import (
@@ -26,22 +24,11 @@ from mmsparse.engine.refinement_hook import (
     summary,
 )
 from mmsparse.registry import HOOKS, VISUALIZERS
+from tests.engine.samples import SIZE, result
 
 ROOT = Path(__file__).parents[2]
 META = dict(classes=('road', 'pole'), palette=[[10, 20, 30], [40, 50, 60]])
-SIZE = (20, 40)
 DENSITIES = [.5, .1, .3, .2]
-
-
-def result(share, path=''):
-    """A sample with the first ``share`` of its rows selected."""
-    empty = torch.zeros(1, *SIZE, dtype=torch.long)
-    selected = torch.zeros(1, *SIZE, dtype=torch.bool)
-    selected[:, :round(share * SIZE[0])] = True
-    sample = SegDataSample(metainfo=dict(img_path=path), pred_sem_seg=PixelData(data=empty),
-                           low_res_sem_seg=PixelData(data=empty))
-    sample.selected = PixelData(data=selected)
-    return sample
 
 
 class Refiner(BaseModel):

@@ -6,9 +6,7 @@ import pytest
 
 from mmsparse.evaluation import BoundaryLVISMetric
 from mmsparse.evaluation.boundary_lvis import COCO_IDS, category_ids
-
-from . import detection_oracle as oracle
-from .test_boundary_coco import (
+from tests.evaluation.detections import (
     CLASSES,
     annotation_file,
     blob,
@@ -17,6 +15,8 @@ from .test_boundary_coco import (
     samples,
     square,
 )
+
+from . import detection_oracle as oracle
 
 LVIS = dict(neg_category_ids='negative', not_exhaustive_category_ids='not_exhaustive')
 METRIC = 'mmsparse.BoundaryLVISMetric'

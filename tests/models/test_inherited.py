@@ -15,7 +15,7 @@ from mmsparse.engine.calibration import score_curve
 from mmsparse.engine.comparison import compare
 from mmsparse.hosts import ignore_index_of
 from mmsparse.registry import METRICS, MODELS
-from tests.models.test_crm_objects import Fake, blobs, sample, with_scores
+from tests.models.crm.builders import Fake, blobs, sample, with_scores
 from tests.models.tiny import (
     Answers,
     batch,

@@ -152,6 +152,18 @@ class SparseUNet(BaseModule):
         self.levels = UNetLevel(channels, 0, down_padding)
         self.norm = ActiveBatchNorm(channels[0])
 
+    @property
+    def reach(self) -> int:
+        """How far away a pixel can lie, along rows or columns, to change the features of another.
+
+        A level's blocks reach 4 of its pixels down and 4 up, and the way through a coarser level
+        that reaches ``r`` of its own, 2 r + 2: one at either stride-2 convolution.
+        """
+        reach = 4
+        for _ in range(self.num_levels - 1):
+            reach = 4 + 2 * reach + 2 + 4
+        return reach + 1  # the stem
+
     # spconv runs on its own memory, through functions that dynamo cannot see into: tried layer by
     # layer it makes a hundred graphs, and others for every other number of pixels.
     @eager

@@ -33,7 +33,7 @@ from mmsparse.preprocessing import (
     valid_mask,
 )
 from mmsparse.registry import MODELS
-from mmsparse.sizes import scaled
+from mmsparse.sizes import scaled, size_of
 from mmsparse.sparse import Selection, SparseMap, UpsampledLogits, logits_of
 from mmsparse.sparse.upsampled import MODES, classes_of
 
@@ -246,19 +246,28 @@ class SparseRefineSegmentor(BaseSegmentor):
         height, width = map(int, inputs.shape[2:])  # tensors while mmengine traces
         full = height, width
         size = self.low_res_size or scaled(full, self.low_res_scale)
-        low = inputs if size == full else F.interpolate(
+        return self.upsampled(self.low_scores(inputs, size), full)
+
+    def low_scores(self, inputs: Tensor, size: tuple[int, int]) -> Tensor:
+        """The frozen segmentor's scores ``[B, K, h, w]`` of images resized to ``size = (h, w)``."""
+        low = inputs if size == tuple(map(int, inputs.shape[2:])) else F.interpolate(
             inputs, size=size, mode='bilinear', align_corners=False)
+        return class_scores(self.segmentor, low)
+
+    def upsampled(self, scores: Tensor, size: tuple[int, int]) -> UpsampledLogits:
+        """The segmentor's scores ``[B, K, h, w]``, read at full resolution, ``size = (H, W)``."""
         return UpsampledLogits(
-            class_scores(self.segmentor, low), full, mode=self.upsample,
-            probabilities=self.probabilities, threshold=self.threshold,
-            align_corners=self.align_corners)
+            scores, size, mode=self.upsample, probabilities=self.probabilities,
+            threshold=self.threshold, align_corners=self.align_corners)
 
     def low_logits(self, inputs: Tensor, data_samples: list[SegDataSample]) -> UpsampledLogits:
         """Low-resolution logits from where ``joint_aug`` says they come.
 
         Args:
             inputs: normalized images ``[B, 3, H, W]``.
-            data_samples: with ``low_res_index``, if the logits are those of the clean images.
+            data_samples: with ``low_res_index``, if the logits are those of the clean images; with
+                ``low_res_scores`` ``[K, h, w]``, if the images are windows of larger ones and these
+                their parts of the segmentor's scores.
         """
         clean = 'low_res_index' in data_samples[0]
         if self.training and clean != (self.joint_aug == 'post_lr'):
@@ -270,6 +279,9 @@ class SparseRefineSegmentor(BaseSegmentor):
             return IndexedLogits.of_clean_images(
                 data_samples, inputs, self.clean_logits, num_classes=self.num_classes,
                 threshold=self.threshold)
+        if 'low_res_scores' in data_samples[0]:
+            return self.upsampled(torch.stack([s.low_res_scores.data for s in data_samples]),
+                                  size_of(inputs))
         return self.low_resolution(inputs)
 
     @torch.no_grad()

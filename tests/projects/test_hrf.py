@@ -1,0 +1,77 @@
+"""The HRF study on made pictures: its preparation, a step of its refiner, a result."""
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
+from mmseg.utils import register_all_modules
+
+from tests.tools.in_process import run_tool
+
+REFINER = 'configs/sparserefine/sparserefine-s_wnet_1xb4-2k_hrf-1366x2048.py'
+LOW, HIGH, SIZE = (40, 56), (96, 136), (192, 272)
+
+
+@pytest.fixture
+def folder(root, tmp_path, monkeypatch):
+    """Photographs of number 6 with a bright strip, labeled 2; weights of a W-Net."""
+    for kind in ('h', 'g', 'dr'):
+        image = np.random.default_rng(0).integers(0, 60, (*SIZE, 3), np.uint8)
+        label = np.zeros(SIZE, np.uint8)
+        image[60:88], label[60:88] = 200, 2
+        label[:, -10:] = 255
+        for name, picture in ((f'images/06_{kind}.jpg', image), (f'labels/06_{kind}.png', label)):
+            path = tmp_path / 'hrf' / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture)
+    monkeypatch.setenv('MMSPARSE_DATA', str(tmp_path))
+    register_all_modules(init_default_scope=False)
+    init_default_scope('mmseg')
+    low = MODELS.build(Config.fromfile(root / 'configs/wnet/wnet_hrf-1024x1104.py').model)
+    torch.save(dict(state_dict=low.state_dict()), tmp_path / 'wnet.pth')
+    return tmp_path
+
+
+def test_prepare_learn_and_predict(root, folder):
+    (folder / 'small.py').write_text(
+        f"_base_ = '{root / REFINER}'\nmodel = dict("
+        f"low_res_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}')\n"
+        f'_base_.test_pipeline[1].scale = {HIGH[::-1]}\n'
+        'val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))\n')
+    done = run_tool(root / 'projects/hrf/prepare.py', folder / 'small.py', '--out',
+                    folder / 'prepared', '--name', 'scores', '--numbers', '6', cwd=root)
+    assert done.returncode == 0, done.stderr
+    cfg = Config.fromfile(folder / 'small.py')
+    for part in ('images', 'labels'):
+        assert cv2.imread(str(folder / f'prepared/{part}/06_g.bmp')).shape == (*HIGH, 3)
+    cfg.model.selector.update(alpha=0.0, max_density=0.5)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    dataset = cfg.train_dataloader.dataset
+    dataset.update(data_root=str(folder / 'prepared'), numbers=(6,))
+    for step in dataset.pipeline:
+        if step.type == 'mmsparse.LoadLowResLogits':
+            step.logits_root = str(folder / 'prepared' / 'scores')
+        if step.type == 'RandomCrop':
+            step.crop_size = (64, 64)
+    data = DATASETS.build(dataset)
+    assert len(data) == 3
+    inputs = model.data_preprocessor(pseudo_collate([data[0], data[1]]), True)
+    losses = model(**inputs, mode='loss')
+    assert all(v.isfinite() for v in losses.values())
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    assert all(p.grad is not None for p in model.decode_head.parameters())
+    # stored scores are those that the model computes, to half precision
+    clean = DATASETS.build(dict(cfg.val_dataloader.dataset, numbers=(6,)))[0]
+    model.eval()
+    batch = model.data_preprocessor(pseudo_collate([clean]), False)
+    stored = np.load(folder / 'prepared' / 'scores' / '06_dr.npy')
+    scores = model.low_resolution(batch['inputs']).full()[0]
+    assert stored.shape == (3, *HIGH)
+    torch.testing.assert_close(torch.from_numpy(stored).float(), scores, atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        sample, = model.test_step(pseudo_collate([clean]))
+    assert sample.pred_sem_seg.shape == SIZE and 0.4 < sample.selected.data.float().mean() < 0.51

@@ -55,7 +55,7 @@ def test_every_public_name_is_in_the_api_reference():
     assert not gone
 
 
-# ---- What .ci/site.py makes of the pages ---------------------------------------------------------
+# ---- What .ci/site.py makes of the pages -------------------------------------------------------
 
 
 @pytest.mark.parametrize(('page', 'target', 'expected'), [
@@ -108,7 +108,7 @@ def test_docstrings_are_markdown(site):
     assert seen.docstring.value == 'See `name`.\n\nAnd `Other`:\n\n    code'
 
 
-# ---- The whole site ------------------------------------------------------------------------------
+# ---- The whole site ----------------------------------------------------------------------------
 
 
 class Targets(HTMLParser):

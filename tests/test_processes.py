@@ -6,6 +6,7 @@ import sys
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from mmsparse.engine.loading import load_model
@@ -61,6 +62,7 @@ def test_predict(root, tmp_path):
     assert len(written(tmp_path / 'out1')) == 2 * 5 + 1
 
 
+@pytest.mark.slow
 def test_refine(root, tmp_path):
     """Three masks, one of which does not fit its image."""
     config(model=refined_cfg()['refiner']).dump(tmp_path / 'c.py')
@@ -84,6 +86,7 @@ def test_refine(root, tmp_path):
     assert read_mask(tmp_path / 'out1/a.npy').std() > 0
 
 
+@pytest.mark.slow
 def test_calibrate(root, tmp_path):
     """Three images: the curve, and with it the threshold, is that of all of them."""
     g = np.random.default_rng(0)

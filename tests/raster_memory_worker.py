@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from mmsparse.engine.machine import peak_memory
 from mmsparse.engine.raster import predict_raster
-from tests.engine.test_raster import build, near_cfg, refining_cfg
+from tests.engine.raster_models import build, near_cfg, refining_cfg
 
 BLOCK = 512
 

@@ -7,11 +7,16 @@ import sys
 import pytest
 import requests
 
-from tests.test_show import files, read_page  # noqa: F401 (a fixture)
+from tests.show_pages import read_page, write_files
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp('show'))
 
 
 @pytest.mark.usefixtures('loading')
-def test_the_app_answers(root, files, monkeypatch, tmp_path):  # noqa: F811
+def test_the_app_answers(root, files, monkeypatch, tmp_path):
     gradio = pytest.importorskip('gradio', reason='pip install "mmsparse[app]"')
     monkeypatch.syspath_prepend(str(root / 'tools'))
     for module in ('app', 'show', 'command_line'):

@@ -19,10 +19,10 @@ from pycocotools.coco import COCO
 from mmsparse import apis
 from mmsparse.apis import inference, init_model, predict
 from mmsparse.engine.loading import load_model
-from tests.engine.test_inputs import video
-from tests.models.test_crm_objects import Fake
+from tests.configs import config
+from tests.engine.videos import video
+from tests.models.crm.builders import Fake
 from tests.models.tiny import refined_cfg, segmentor_cfg
-from tests.test_apis import config
 
 RNG = np.random.default_rng(0)
 NAMES = dict(metainfo=dict(classes=tuple('abcde')))

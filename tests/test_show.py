@@ -1,11 +1,7 @@
 """``tools/show.py``: what its pages hold, which label belongs to a picture, and what it refuses."""
 import ast
-import base64
-import json
-import re
 import subprocess
 import sys
-import zlib
 
 import cv2
 import numpy as np
@@ -13,39 +9,16 @@ import pytest
 import torch
 
 from mmsparse.apis import inference, init_model
-from mmsparse.datasets.scenes import render_scene
 from mmsparse.engine.loading import load_model
 from mmsparse.engine.stages import STAGES
-from tests.models.tiny import refine_cfg, refined_cfg, segmentor_cfg, vary_classes
-from tests.test_apis import config
-
-SIZE = (72, 96)
-CLASSES = tuple('abcde')
-BUDGET = dict(type='mmsparse.EntropySelector', alpha=.1, max_density=.25)
+from tests.configs import config
+from tests.models.tiny import refined_cfg
+from tests.show_pages import SIZE, read_page, write_files
 
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-    """Configs with weights (NAME.py, NAME.pth), two pictures, their labels."""
-    folder = tmp_path_factory.mktemp('show')
-    (folder / 'labels').mkdir()
-    for i, name in enumerate('ab'):
-        image, label = render_scene(i, SIZE)
-        cv2.imwrite(str(folder / f'{name}.png'), image)
-        cv2.imwrite(str(folder / 'labels' / f'{name}.png'), np.where(label < 5, label, 255))
-    image = torch.from_numpy(cv2.imread(str(folder / 'a.png')).transpose(2, 0, 1).copy())
-    for name, model in dict(
-            refine=refine_cfg(alpha=.5), budget=refine_cfg(selector=BUDGET), refined=refined_cfg(),
-            plain=segmentor_cfg()).items():
-        path = folder / f'{name}.py'
-        config(model=model, dataset='mmseg.BaseSegDataset', metainfo=dict(classes=CLASSES),
-               reduce_zero_label=name == 'budget').dump(path)
-        built = load_model(path, None, 'cpu')
-        if name != 'refined':
-            vary_classes(built, image)
-        torch.save(dict(state_dict=built.state_dict(), meta=dict(dataset_meta=dict(
-            classes=CLASSES))), path.with_suffix('.pth'))
-    return folder
+    return write_files(tmp_path_factory.mktemp('show'))
 
 
 @pytest.fixture
@@ -78,17 +51,6 @@ def run(tool, files, monkeypatch, capsys):
         return code, out, err + (code if isinstance(code, str) else '')
 
     return run
-
-
-def read_page(path):
-    """The data in a page, its maps as arrays."""
-    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>',
-                                path.read_text(encoding='utf-8'), re.S)[1])
-    contents = {name: zlib.decompress(base64.b64decode(text))
-                for name, text in data['planes'].items()}
-    data['planes'] = {name: np.frombuffer(content, np.uint8).reshape(data['height'], data['width'])
-                      for name, content in contents.items()}
-    return data
 
 
 def sample_of(files, model, picture='a.png', **options):

@@ -78,8 +78,8 @@ def paint_shapes(image: np.ndarray, shapes: Iterable[Shape], alpha: float = 0.5)
         color = tuple(rgb)[::-1]
         if where is None:
             left, top, width, height = box
-            first, last = (round(left), round(top)), (round(left + width), round(top + height))
-            cv2.rectangle(drawn, first, last, color, 2 * thickness)
+            cv2.rectangle(drawn, (round(left), round(top)),
+                          (round(left + width), round(top + height)), color, 2 * thickness)
             names.append((text, (round(left + width / 2), round(top + height / 2))))
             continue
         mask = where.mask

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmsparse.engine.inputs import PICTURES, VIDEOS, InputReader, find_inputs
+from tests.engine.videos import video
 
 OUT = Path('/elsewhere')
 
@@ -114,17 +115,6 @@ def test_an_output_folder_beside_the_pictures_that_are_named(tmp_path):
 
 
 # ---- Reading ----
-
-
-def video(path, count=7, size=(48, 64)):
-    """A video of noise in blocks, which survives the coding."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 5, size[::-1])
-    frames = [np.kron(np.random.default_rng(k).integers(0, 256, (3, 4, 3)), np.ones((16, 16, 1)))
-              for k in range(count)]
-    for frame in frames:
-        writer.write(frame.astype(np.uint8))
-    writer.release()
-    return frames
 
 
 def pictures(folder, *names):

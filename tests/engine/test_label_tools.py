@@ -239,27 +239,34 @@ def test_fiftyone_detections(boxes_alone):
 # ---- GeoJSON ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def raster(tmp_path):
+def place(up=False):
+    """UTM 33 N, half a meter; the first row in the north, or in the south."""
+    from rasterio import Affine
+    return Affine(0.5, 0, 4e5, 0, 0.5 if up else -0.5, 5e6)
+
+
+def write_raster(path, **kwargs):
     rasterio = pytest.importorskip('rasterio', reason='rasters are read by rasterio')
-    path = tmp_path / 'r.tif'
-    with rasterio.open(
-            path, 'w', driver='GTiff', height=SIZE[0], width=SIZE[1], count=1, dtype='uint8',
-            nodata=255, crs='EPSG:32633',
-            transform=rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 5e6)) as file:
+    with rasterio.open(path, 'w', driver='GTiff', height=SIZE[0], width=SIZE[1], count=1,
+                       dtype='uint8', nodata=255, crs='EPSG:32633', transform=place(**kwargs),
+                       ) as file:
         file.write(classes().astype(np.uint8), 1)
     return path
 
 
-def burnt(collection, values):
+@pytest.fixture
+def raster(tmp_path):
+    return write_raster(tmp_path / 'r.tif')
+
+
+def burnt(collection, values, **kwargs):
     """Features drawn into a raster again, from longitude and latitude, by rasterio."""
-    from rasterio import Affine
     from rasterio.features import rasterize
     from rasterio.warp import transform_geom
     moved = transform_geom(
         'EPSG:4326', 'EPSG:32633', [feature['geometry'] for feature in collection['features']])
     drawn = list(zip(moved, values, strict=True))
-    return rasterize(drawn, SIZE, fill=99, transform=Affine(0.5, 0, 4e5, 0, -0.5, 5e6))
+    return rasterize(drawn, SIZE, fill=99, transform=place(**kwargs))
 
 
 def counterclockwise(ring):
@@ -267,7 +274,9 @@ def counterclockwise(ring):
     return LinearRing(ring).is_ccw
 
 
-def test_outlines_of_classes(raster, tmp_path):
+@pytest.mark.parametrize('up', [False, True])
+def test_outlines_of_classes(tmp_path, up):
+    raster = write_raster(tmp_path / 'r.tif', up=up)
     form = FORMATS['geojson'](MODEL)
     form.write_raster(raster, tmp_path / 'r.geojson')
     content = form.encode(segmented(file=raster))
@@ -276,7 +285,7 @@ def test_outlines_of_classes(raster, tmp_path):
     names = sorted(feature['properties']['name'] for feature in found['features'])
     assert found['type'] == 'FeatureCollection' and names == ['road', 'road', 'sky', 'sky']
     values = [feature['properties']['class'] for feature in found['features']]
-    np.testing.assert_array_equal(burnt(found, values), classes())
+    np.testing.assert_array_equal(burnt(found, values, up=up), classes())
     for feature in found['features']:
         outer, *holes = feature['geometry']['coordinates']
         assert counterclockwise(outer) and not any(map(counterclockwise, holes))

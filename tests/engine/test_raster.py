@@ -10,65 +10,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.model import BaseModule
-from mmseg.registry import MODELS as MMSEG_MODELS
+from mmengine.config import Config
 from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmsparse.apis import predict
 from mmsparse.engine.field_of_view import FieldOfView, field_of_view
 from mmsparse.engine.raster import predict_raster
-from mmsparse.engine.raster_file import CACHE
+from mmsparse.engine.raster_file import CACHE, ClassRaster
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
-from tests.models.tiny import refined_cfg, segmentor_cfg
+from tests.engine.raster_models import build, near_cfg, refining_cfg
+from tests.models.tiny import refined_cfg
 
 rasterio = pytest.importorskip('rasterio', reason='rasters are read by rasterio')
 SIZE = 600, 700
-CLASSES = tuple('abcde')
 
 
-@MMSEG_MODELS.register_module(force=True)
-class NearBackbone(BaseModule):
-    """Stride 4; sees a dozen pixels far."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU())
-
-    def forward(self, x):
-        return [self.layers(x)]
-
-
-def near_cfg(**kwargs):
-    cfg = segmentor_cfg()
-    cfg['decode_head'].update(in_channels=8, channels=8, in_index=0)
-    cfg.pop('auxiliary_head')
-    return cfg | dict(backbone=dict(type='mmseg.NearBackbone')) | kwargs
-
-
-def refining_cfg(**kwargs):
-    return dict(
-        type='mmsparse.SparseRefineSegmentor', segmentor=near_cfg(),
-        selector=dict(type='mmsparse.EntropySelector', alpha=1.0),
-        decode_head=dict(
-            type='mmsparse.SparseRefineHead',
-            extractor=dict(type='mmsparse.SparseUNet', channels=(6, 8, 10)))) | kwargs
-
-
-def build(cfg, sharpness=200):
-    """With logits spread out, so that classes alternate and a threshold splits the pixels."""
-    torch.manual_seed(0)
-    model = MODELS.build(ConfigDict(cfg))  # mmseg reads test_cfg by attribute
-    for name, layer in model.named_modules():
-        if name.endswith(('conv_seg', 'head.classifier')):
-            layer.weight.data.mul_(sharpness)
-            layer.bias.data.zero_()
-    model.dataset_meta = dict(classes=CLASSES, palette=[(n, 9, 255 - n) for n in range(5)])
-    return model.eval()
+@pytest.fixture(scope='module')
+def model():
+    return build(near_cfg())
 
 
 @pytest.fixture(scope='module')
@@ -130,7 +91,7 @@ def test_windows_equal_the_picture_in_one_piece(picture, pixels, tmp_path):
 
 
 @pytest.mark.parametrize(('window', 'windows', 'upsample'), [
-    (256, 30, 'nearest'), (256, 30, 'bilinear'), (384, 9, 'nearest')])
+    (192, 110, 'nearest'), (256, 30, 'bilinear'), (384, 9, 'nearest')])
 def test_refined_windows(picture, pixels, tmp_path, window, windows, upsample):
     """The low-resolution pass (300 x 350 pixels) by windows, and on the whole picture at once."""
     model = build(refining_cfg(upsample=upsample))
@@ -184,11 +145,6 @@ def test_attention_sees_all():
 
 
 # ---- Files ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope='module')
-def model():
-    return build(near_cfg())
 
 
 def labeled(model, path, tmp_path, **kwargs):
@@ -289,7 +245,7 @@ def test_no_data(model, pixels, tmp_path):
     assert result.windows == 4 and (found[:, 64:] == 255).all() and (found[:50, :64] < 5).all()
 
 
-def test_failures_leave_nothing(model, picture, pixels, tmp_path):
+def test_failures_leave_nothing(model, picture, tmp_path, monkeypatch):
     """A file that is cut off, a full disk and Ctrl-C: the result that was there stays."""
     out = tmp_path / 'out' / 'o.tif'
     labeled(model, picture, tmp_path)
@@ -317,6 +273,14 @@ def test_failures_leave_nothing(model, picture, pixels, tmp_path):
             predict_raster(model, picture, out, window=128)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    write = ClassRaster.write
+
+    def lose_a_pixel(self, classes, window):
+        write(self, classes, window)
+        self.checksum -= window.top == window.left == 0
+    monkeypatch.setattr(ClassRaster, 'write', lose_a_pixel)
+    with pytest.raises(OSError, match=r'o.tif cannot be written: what was read back differs'):
+        predict_raster(model, picture, out, window=128)
     assert out.read_bytes() == b'earlier' and list(out.parent.iterdir()) == [out]
 
 

@@ -13,8 +13,8 @@ from mmsparse.visualization import SelectorScore, changes, html_page, paint_clas
 from mmsparse.visualization import page as module
 from mmsparse.visualization.panels import FIXED, LOOKED, MADE
 from tests.browser import chromium
+from tests.configs import config
 from tests.models.tiny import refine_cfg, vary_classes
-from tests.test_apis import config
 
 SIZE = H, W = 120, 200
 CLASSES = tuple('abcde')

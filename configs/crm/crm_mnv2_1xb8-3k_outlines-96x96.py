@@ -1,16 +1,15 @@
-# A small CRM on MobileNetV2 with ImageNet's weights, in two hours on a CPU; its pictures are written by
-# projects/refine/prepare.py, the weights that it starts from by projects/camvid/mobilenetv2.py.
+# A small CRM on MobileNetV2. Its pictures are written by projects/refine/prepare.py; it goes on from
+# the weights of an earlier training on the outlines of COCO (projects/refine/README.md), which started
+# from ImageNet's.
 _base_ = './crm_r50_2xb6-45k_saliency-224x224.py'
 # What you may want to change
 data_root = 'work_dirs/refine'
-max_iters = 10000
+max_iters = 3000
+load_from = 'work_dirs/crm_objects.pth'
 
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
-    backbone=dict(
-        _delete_=True,
-        type='mmsparse.CRMMobileNetV2',
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/mobilenetv2.pth')),
+    backbone=dict(_delete_=True, type='mmsparse.CRMMobileNetV2'),
     neck=dict(in_channels=(16, 24, 96), widths=(32, 32, 64), channels=128, dropout=0.0),
     head=dict(in_channels=128),
     train_cfg=dict(scales=(0.5, 1.0)))
@@ -29,7 +28,7 @@ val_dataloader = dict(num_workers=1, dataset=dict(
     data_root=f'{data_root}/pasted', coarse_root=None))
 test_dataloader = val_dataloader
 optim_wrapper = dict(
-    type='mmsparse.BFloat16OptimWrapper', optimizer=dict(lr=1e-3, weight_decay=1e-5))
+    type='mmsparse.BFloat16OptimWrapper', optimizer=dict(lr=5e-4, weight_decay=1e-5))
 param_scheduler = [dict(
     type='CosineAnnealingLR', T_max=max_iters, eta_min=1e-6, by_epoch=False)]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

@@ -1,6 +1,6 @@
 from .backends import (
     ActiveMap as ActiveMap, MaskedMap as MaskedMap, RowMap as RowMap, SpconvMap as SpconvMap,
-    TrainedRowMap as TrainedRowMap)
+    TracedRowMap as TracedRowMap, TrainedRowMap as TrainedRowMap)
 from .layers import (
     ActiveBatchNorm as ActiveBatchNorm, DownConv2d as DownConv2d, Linear1x1 as Linear1x1,
     SubMConv2d as SubMConv2d, UpConv2d as UpConv2d)

@@ -30,7 +30,8 @@ class SparseMap:
         if self.features.ndim != 2 or not self.features.is_floating_point():
             raise ValueError('SparseMap.features must be a floating-point [N, C], got '
                              f'{self.features.dtype} {list(self.features.shape)}')
-        if len(self.features) != len(self.topology):
+        # By shape: where a graph is exported it is a symbol, which `len` cannot give.
+        if self.features.shape[0] != self.topology.coordinates[0].shape[0]:
             raise ValueError(f'SparseMap has {len(self.features)} rows of features, but its '
                              f'topology has {len(self.topology)} active pixels')
 

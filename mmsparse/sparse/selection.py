@@ -41,19 +41,20 @@ def entropy_of_probabilities(p: Tensor, dim: int = 1) -> Tensor:
     return -(p * p.clamp(min=1e-5).log_()).sum(dim)
 
 
-def top_k_mask(score: Tensor, k: Tensor | int) -> Tensor:
+def top_k_mask(score: Tensor, k: Tensor | int, most: int | None = None) -> Tensor:
     """The ``k`` highest-scoring pixels of every image, exactly ``k`` even among ties.
 
     Args:
         score: ``[B, H, W]``; ``-inf`` marks a pixel that may only be taken last.
         k: pixels per image, one int or int64 ``[B]``; more than ``H * W`` takes them all.
+        most: no ``k`` is larger; by default the largest of them, which takes a look at values.
 
     Returns:
         bool ``[B, H, W]``.
     """
     flat = score.flatten(1)
     k = torch.as_tensor(k, device=score.device).expand(len(flat))
-    most = min(int(k.max()), flat.shape[1])
+    most = min(int(k.max()) if most is None else most, flat.shape[1])
     best = flat.topk(most, dim=1).indices
     chosen = torch.arange(most, device=score.device) < k[:, None]
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, best, chosen).view_as(score)
@@ -72,10 +73,13 @@ def limit_mask(mask: Tensor, score: Tensor, max_points: Tensor | int) -> Tensor:
         ``max_points``.
     """
     count = mask.flatten(1).sum(1)
-    if not (count > max_points).any():
+    # A graph that is exported cannot look at values: there the budget is a number.
+    if not torch.compiler.is_exporting() and not (count > max_points).any():
         return mask
     inside = score.masked_fill(~mask, float('-inf'))
-    return top_k_mask(inside, count.minimum(torch.as_tensor(max_points, device=count.device)))
+    if isinstance(max_points, int):
+        return top_k_mask(inside, count.clamp(max=max_points), max_points)
+    return top_k_mask(inside, count.minimum(max_points))
 
 
 def fill_mask(mask: Tensor, score: Tensor, min_points: int, valid: Tensor | None = None) -> Tensor:

@@ -83,20 +83,23 @@ class Selector(BaseModule):
         """Pixels whose score exceeds the threshold, bool ``[B, H, W]``."""
         return self.score(image, logits) > self.threshold
 
-    def budget(self, mask: Tensor, valid: Tensor | None) -> Tensor | None:
-        """Pixels that may be kept, int64 ``[B]``; ``None`` is any number.
+    def budget(self, mask: Tensor, valid: Tensor | None) -> Tensor | int | None:
+        """Pixels that may be kept of every image, int64 ``[B]`` if padding makes them differ.
 
         Args:
             mask: bool ``[B, H, W]``, for its shape.
             valid: bool ``[B, H, W]``, false on padding; ``None`` means there is none.
+
+        Returns:
+            ``None`` is any number.
         """
-        limits = []
-        if self.max_points is not None:
-            limits.append(torch.full((len(mask),), self.max_points, device=mask.device))
-        if self.max_density is not None:
-            valid = torch.ones_like(mask) if valid is None else valid
-            limits.append((valid.flatten(1).sum(1) * self.max_density).long())
-        return torch.stack(limits).amin(0) if limits else None
+        if self.max_density is None:
+            return self.max_points
+        pixels = mask[0].numel()
+        most = pixels if self.max_points is None else self.max_points
+        if valid is None:
+            return min(int(pixels * self.max_density), most)
+        return (valid.flatten(1).sum(1) * self.max_density).long().clamp(max=most)
 
     @torch.no_grad()
     def forward(self,

@@ -108,9 +108,12 @@ class Topology:
         Returns:
             The part, and the int64 numbers ``[n]`` of its rows in this one.
         """
-        _, y, x = self.coordinates
-        inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
-        return Topology(self.mask[:, top:bottom, left:right]), inside.nonzero().squeeze(1)
+        image, y, x = self.coordinates
+        rows = ((y >= top) & (y < bottom) & (x >= left) & (x < right)).nonzero().squeeze(1)
+        part = Topology(self.mask[:, top:bottom, left:right])
+        # The same that the mask says, without counting it again: an exporter would see two counts.
+        part.coordinates = image[rows], y[rows] - top, x[rows] - left
+        return part, rows
 
     # ---- the level below ----------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmsparse.sizes import size_of
+
 from .bilinear import cells_around_pixels
 from .selection import entropy, logits_of
 
@@ -177,4 +179,4 @@ class UpsampledLogits:
                 self.scores, size=self.size, mode='bilinear',
                 align_corners=self.align_corners))
         # At equal sizes interpolation returns its input, and callers write into the result.
-        return full.clone() if full.data_ptr() == self.scores.data_ptr() else full
+        return full.clone() if size_of(self.scores) == self.size else full

@@ -26,6 +26,7 @@ from mmsparse.sparse import (
     SpconvMap,
     SubMConv2d,
     Topology,
+    TracedRowMap,
     TrainedRowMap,
     UpConv2d,
 )
@@ -189,6 +190,8 @@ class SparseUNet(BaseModule):
                              f'{self.min_size} pixels for its deepest level, got {height} x '
                              f'{width}; use fewer channels (levels) or larger images')
         device, dtype = sparse_map.features.device.type, self._dtype(sparse_map)
+        if torch.compiler.is_exporting():  # one graph for every number of pixels
+            return self._run(TracedRowMap.of(sparse_map)).rows()
         if not len(sparse_map):
             return sparse_map.features.new_zeros(0, self.out_channels, dtype=dtype)
         with torch.autocast(device, enabled=False):

@@ -124,6 +124,8 @@ class SparseRefineHead(BaseModule):
 
     def predict(self, pixels: SparseMap, low_logits: Tensor) -> Tensor:
         """The ensembler's logits, ``[N, K]``; no rows in, no rows out."""
+        if torch.compiler.is_exporting():  # one graph for every number of pixels
+            return self(pixels, low_logits)[1]
         if not len(pixels):
             return low_logits
         features = self.extractor(pixels)

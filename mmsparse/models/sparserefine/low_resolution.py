@@ -23,7 +23,8 @@ def class_scores(segmentor: BaseSegmentor, images: Tensor) -> Tensor:
     """
     # Heads resize to the size in the metas, so these must speak of the small image.
     scores = segmentor.inference(images, batch_metas(images))
-    if scores.sum().isnan() and scores.isnan().any():  # the sum alone: also of two infinities
+    # A graph that is exported cannot look at values. The sum alone: also of two infinities.
+    if not torch.compiler.is_exporting() and scores.sum().isnan() and scores.isnan().any():
         raise ValueError('the low-resolution segmentor returned NaN logits; check its checkpoint '
                          'and the normalization in data_preprocessor')
     warn_of_probabilities(segmentor, scores, 'model.probabilities')

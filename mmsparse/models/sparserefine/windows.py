@@ -98,7 +98,7 @@ def refine_windows(refine: Callable[[SparseMap, Tensor], Tensor], pixels: Sparse
         refined = refine(part, low_logits[rows])
         if total is None or count is None:
             total = refined.new_zeros(low_logits.shape)
-            count = refined.new_zeros(len(low_logits), 1)
+            count = refined.new_zeros(low_logits[:, :1].shape)
         total[rows] += refined
         count[rows] += 1
     assert total is not None and count is not None  # an image has a window

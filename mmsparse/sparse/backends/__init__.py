@@ -4,6 +4,7 @@
 :class:`SpconvMap`        rows, spconv's convolutions: CUDA, and the reference on the CPU
 :class:`RowMap`           rows, gathers and matrix products: inference on the CPU
 :class:`TrainedRowMap`    the same with gradients: training on the CPU
+:class:`TracedRowMap`     the same in operators of ONNX: exported graphs
 :class:`MaskedMap`        a dense map times a mask: any device without spconv, and the tests' oracle
 :class:`MacCount`         no features at all: counts multiply-accumulates
 ========================  =========================================================================
@@ -13,6 +14,8 @@ from .counting import MacCount
 from .dense import MaskedMap
 from .rows import RowMap
 from .spconv import SpconvMap
+from .traced import TracedRowMap
 from .trained_rows import TrainedRowMap
 
-__all__ = ['ActiveMap', 'MacCount', 'MaskedMap', 'RowMap', 'SpconvMap', 'TrainedRowMap']
+__all__ = ['ActiveMap', 'MacCount', 'MaskedMap', 'RowMap', 'SpconvMap', 'TracedRowMap',
+           'TrainedRowMap']

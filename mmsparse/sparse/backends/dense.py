@@ -1,6 +1,6 @@
 """Sparse layers as dense convolutions times a mask: same function, any torch backend.
 
-It serves as test oracle, as the way without spconv, and for export. Letters: ``B`` images, ``C, D``
+It serves as test oracle and as the way without spconv. Letters: ``B`` images, ``C, D``
 channels, ``H, W`` size.
 
 What keeps it equal to rows (SparseRefine supplement, sec. 1; submanifold convolution: Graham et

@@ -17,6 +17,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests.environments import load_installer  # noqa: E402
 from tests.restoring import loading_restored  # noqa: E402
 
 
@@ -76,3 +77,9 @@ def mmengine_allowed(loading):
     from mmsparse.checkpoint import allow_mmengine
 
     allow_mmengine()
+
+
+@pytest.fixture(scope='module')
+def installer():
+    """``requirements/install.py`` as a module."""
+    return load_installer()

@@ -1,6 +1,5 @@
 """The installer: what it checks before it starts, what it records, and what the wheel holds."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -12,14 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-
-@pytest.fixture(scope='module')
-def installer():
-    path = Path(__file__).resolve().parent.parent / 'requirements' / 'install.py'
-    spec = importlib.util.spec_from_file_location('mmsparse_install', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.environments import bare_environment
 
 
 def one_line(problem):
@@ -234,17 +226,6 @@ def write_wheel(folder, name, version, files=()):
 def bare(installer, tmp_path):
     """An environment that sees this one's packages, and has none of its own."""
     return bare_environment(installer, tmp_path / 'bare')
-
-
-def bare_environment(installer, folder):
-    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', str(folder)], check=True)
-    environment = installer.Environment('stock', folder)
-    code = 'import sysconfig; print(sysconfig.get_path("platlib"))'
-    here, there = (subprocess.run([python, '-c', code], capture_output=True, text=True,
-                                  check=True).stdout.strip()
-                   for python in (environment.python, sys.executable))
-    (Path(here) / 'outside.pth').write_text(there)
-    return environment
 
 
 def test_mmcv_comes_from_a_folder_of_wheels(installer, bare, tmp_path):

@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from mmsparse.version import __version__
-
-from .test_install import bare_environment, installer  # noqa: F401  a fixture
+from tests.environments import bare_environment
 
 
 @pytest.fixture(scope='module')
-def built(installer, tmp_path_factory):  # noqa: F811
+def built(installer, tmp_path_factory):
     """(sdist, wheel) of the sources, copied as the installer does; the wheel through the sdist."""
     folder = tmp_path_factory.mktemp('built')
     for file in installer.sources():
@@ -81,7 +80,7 @@ def test_the_wheel_has_the_usual_form(built):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['sdist', 'wheel'])
-def test_beside_a_stack_nothing_else_is_installed(installer, built, tmp_path, kind):  # noqa: F811
+def test_beside_a_stack_nothing_else_is_installed(installer, built, tmp_path, kind):
     """In an environment that has an MM stack, without an index: mmsparse alone, and it works."""
     environment = bare_environment(installer, tmp_path / 'bare')
     clean = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}

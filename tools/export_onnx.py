@@ -1,10 +1,14 @@
-"""Write a segmentor as ONNX at one image size, once the file has given what the model predicts.
+"""Write a model as one ONNX file for one size of images, once it has given what the model predicts.
+
+Segmentors of mmseg, SparseRefine as a whole (it also gives which pixels it refined), CRM's refiner.
 
 Input `image`: float32 [1, 3, H, W], 0 to 255, RGB for configs with `bgr_to_rgb`: the picture as the
-test pipeline hands it to the network; normalization, padding and sliding windows are inside.
+test pipeline hands it to the network; normalization, padding and sliding windows are inside. A
+refiner also takes `mask`, float32 [1, H, W], 0 to 1.
 Output `logits` [1, K, H, W], of a head with one channel its probability, or with --include-argmax
-`classes`, int64 [1, H, W]. For TensorRT: `trtexec --onnx=model.onnx --fp16
---saveEngine=model.plan`.
+`classes`, int64 [1, H, W]; of SparseRefine also `selected`, bool [1, H, W]; of a refiner
+`probability`, float32 [1, H, W]. Beside the file stands run_onnx.py, which labels pictures by it
+and needs numpy, onnxruntime and opencv alone. How TensorRT and OpenVINO take it: docs/export.md.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ def parse_args() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file of an mmseg model')
+    parser.add_argument('config', help='config file of an mmseg model or a CRMRefiner')
     parser.add_argument('checkpoint', nargs='?',
                         help='without, the weights are random, or those of mmsparse://NAME of the '
                              'zoo')
@@ -51,31 +55,42 @@ def main() -> None:
         stop(f'--shape must be positive, got {args.shape}')
 
     import torch
+    from mmseg.models.segmentors import BaseSegmentor
 
     from mmsparse.engine.config import read_config
-    from mmsparse.engine.export import export_onnx
+    from mmsparse.engine.export import export_onnx, exported
     from mmsparse.engine.loading import load_model
-    from mmsparse.models.crm import RefinedSegmentor
-    from mmsparse.models.sparserefine import SparseRefineSegmentor
 
     with one_line_errors():
         model = load_model(args.config, args.checkpoint, torch.device('cpu'), args.cfg_options)
-    for part in model.modules():
-        if isinstance(part, SparseRefineSegmentor):
-            stop('sparse convolutions have no ONNX operators; export the low-resolution segmentor '
-                 'by its own config')
-        if isinstance(part, RefinedSegmentor):
-            stop('a RefinedSegmentor crops the objects that it finds, which no ONNX file can; '
-                 'export the segmentor by its own config')
-    pipeline = keeping_pipeline(read_config(args.config, args.cfg_options), tuple(args.shape))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    cfg, size = read_config(args.config, args.cfg_options), tuple(args.shape)
+    pipeline, meta = None, {}
     try:
-        difference = export_onnx(
-            model, args.out, tuple(args.shape), args.include_argmax, pipeline)
+        exported(model, args.include_argmax)  # what has no ONNX form is refused before its pipeline
+        if isinstance(model, BaseSegmentor):
+            pipeline, meta = keeping_pipeline(cfg, size), model.dataset_meta or meta_of(cfg)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        agreement = export_onnx(model, args.out, size, args.include_argmax, pipeline, meta)
     except (ImportError, TypeError, ValueError) as error:
         stop(str(error))
     what = 'share of other classes' if args.include_argmax else 'largest relative difference'
-    print(f'written to {args.out}; {what} in onnxruntime: {difference:.1e}')
+    print(f'written to {args.out}; {what} in onnxruntime: {agreement.difference:.1e}')
+    if agreement.density is not None:
+        print(f'on a made picture of which it refines {agreement.density:.1%}; share of the pixels '
+              f'that the file or the model alone refines: {agreement.reselected:.1e}')
+
+
+def meta_of(cfg: Config) -> dict:
+    """Names and colors of the classes by the config's test dataset; empty if it has none."""
+    from mmseg.registry import DATASETS
+
+    from mmsparse.apis import tested_dataset
+
+    if cfg.get('test_dataloader') is None:
+        return {}
+    dataset = tested_dataset(cfg)
+    cls = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+    return getattr(cls, 'METAINFO', {}) | dict(dataset.get('metainfo') or {})
 
 
 def keeping_pipeline(cfg: Config, size: tuple[int, int]) -> Compose | None:

@@ -313,9 +313,9 @@ class CRMRefiner(BaseModel):
             p, share = self.refine_scale(images, p, size, selected)
             queried.append(share)
         pad = cfg.pad
-        return self._accept(coarse, p[:, pad:full[0] - pad, pad:full[1] - pad], queried)
+        return self.accept(coarse, p[:, pad:full[0] - pad, pad:full[1] - pad], queried)
 
-    def _accept(self, coarse: Tensor, p: Tensor, queried: list[float]) -> Refinement:
+    def accept(self, coarse: Tensor, p: Tensor, queried: list[float]) -> Refinement:
         """Put the coarse mask back where ``test_cfg.accept_iou`` and ``.edit_band`` say so."""
         cfg, before = self.test_cfg, coarse > 0.5
         if cfg.edit_band is not None:

@@ -84,9 +84,18 @@ def source_window(window: Window, size: tuple[int, int], source_size: tuple[int,
     """
     if source_size == size:
         return window
-    (rows, _), (columns, _) = window_cells(window, size, source_size)
-    return Window(int(rows[0, 0]), int(columns[0, 0]),
-                  int(rows[-1, 1]) + 1, int(columns[-1, 1]) + 1)
+    (top, bottom), (left, right) = (
+        _read_cells(*axis) for axis in zip(window[:2], window[2:], size, source_size, strict=True))
+    return Window(top, left, bottom, right)
+
+
+def _read_cells(start: int, stop: int, size: int, source: int) -> tuple[int, int]:
+    """First cell and end of what pixels ``start`` to ``stop`` of an axis read.
+
+    As :func:`window_cells`, in numbers and not in tensors, whose values an exporter cannot look at.
+    """
+    step = (source - 1) / max(size - 1, 1)
+    return int(start * step), min(int((stop - 1) * step) + 1, source - 1) + 1
 
 
 def resize_aligned(x: Tensor, size: tuple[int, int], window: Window, *,

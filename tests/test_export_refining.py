@@ -150,7 +150,6 @@ CASES = dict(
         data_preprocessor=dict(PREPROCESSOR, size=None, test_cfg=dict(size_divisor=32)),
         selector=dict(max_points=700)),
     near_boundaries=dict(selector=dict(type='mmsparse.BoundarySelector', radius=0.02)),
-    windows=dict(test_cfg=dict(mode='slide', crop_size=(32, 40), stride=(13, 30))),
     learned_selector=dict(learned=True))
 
 
@@ -158,7 +157,7 @@ CASES = dict(
     pytest.param(name, classes, marks=[pytest.mark.slow] * ((name, classes) != ('released', True)))
     for name in CASES for classes in (True, False)])
 def test_settings(name, include_argmax, tmp_path):
-    """Selectors, budgets, ensemblers, features, padding, windows, one channel."""
+    """Selectors, budgets, ensemblers, features, padding, one channel."""
     model = refining(**CASES[name])
     path = tmp_path / 'model.onnx'
     export_onnx(model, path, SIZE, include_argmax)
@@ -215,6 +214,8 @@ REFUSED = dict(
     objects=(lambda: MODELS.build(refined_cfg()), 'a RefinedSegmentor crops the objects'),
     low_resolution_windows=(lambda: MODELS.build(refine_cfg(segmentor=segmentor_cfg(
         test_cfg=dict(mode='slide', crop_size=(32, 32), stride=(16, 16))))), 'slide'),
+    windows=(lambda: refining(test_cfg=dict(
+        mode='slide', crop_size=(32, 40), stride=(13, 30))), 'once for every window'),
     padding_and_density=(lambda: refining(
         data_preprocessor=dict(UNPADDED, test_cfg=dict(size_divisor=32)),
         selector=dict(max_density=0.1)), 'give selector.max_points instead'),

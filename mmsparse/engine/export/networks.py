@@ -82,14 +82,18 @@ class ExportedSparseRefine(ExportedSegmentor):
     However many pixels that is, they go through one graph: ``mmsparse.sparse.TracedRowMap``.
 
     Raises:
-        NotExportable: the low-resolution segmentor slides windows, or a budget is a share of an
-            image that is padded.
+        NotExportable: the low-resolution segmentor or the refinement slides windows, or a budget is
+            a share of an image that is padded.
     """
 
     model: SparseRefineSegmentor
 
     def __init__(self, model: SparseRefineSegmentor, include_argmax: bool) -> None:
         super().__init__(model, include_argmax)
+        if model.test_cfg['mode'] == 'slide':
+            raise NotExportable(
+                "the refinement has test_cfg.mode='slide', and a file would hold the U-Net once "
+                'for every window; export with --cfg-options model.test_cfg=None')
         if self.slides:
             raise NotExportable(
                 "the low-resolution segmentor has test_cfg.mode='slide', whose checks of values "

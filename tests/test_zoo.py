@@ -13,6 +13,7 @@ from mmsparse import zoo
 from mmsparse.apis import inference, init_model, refine_mask
 from mmsparse.checkpoint import CheckpointError, UnsafeCheckpointError, load_checkpoint
 from mmsparse.engine.loading import load_model
+from mmsparse.models.crm import CRMRefiner
 
 NAMES = sorted(zoo.entries())
 NAME = 'wnet_hrf'
@@ -71,12 +72,17 @@ def test_it_loads_and_predicts(name):
     assert all(torch.equal(state[key].half(), value.half()) for key, value in weights.items())
     assert not any(v.dtype == torch.float16 for v in state.values())
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
-    model = init_model(address, device='cpu')
-    if hasattr(model, 'refine_scale'):
+    if isinstance(model, CRMRefiner):
+        model = init_model(address, device='cpu')
         assert refine_mask(image, image[..., 0], model).shape == (96, 128)
     else:
-        assert inference(model, image).pred_sem_seg.shape == (96, 128)
+        small = {'test_dataloader.dataset.pipeline.1.scale': (128, 96)}
+        model = init_model(address, device='cpu', cfg_options=small)
+        sample = inference(model, image)
+        assert sample.pred_sem_seg.shape == (96, 128)
         assert model.dataset_meta['classes']
+        plain = inference(load_model(address, None, 'cpu', small), image)
+        assert (plain.pred_sem_seg.data == sample.pred_sem_seg.data).float().mean() > 0.999
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -5,10 +5,12 @@ import copy
 import warnings
 
 import torch
-from mmcv.cnn import ConvModule, fuse_conv_bn
+from mmcv.cnn import ConvModule
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import convert_conv2d_weight_memory_format
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmsparse.models.sparserefine import SparseRefineSegmentor
 from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone
@@ -23,9 +25,10 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
                        ) -> nn.Module:
     """Fold batch norms into the convolutions before them and lay images out pixel by pixel.
 
-    For any mmseg or mmdet model, the low-resolution segmentor inside a refining model included. The
-    folding is mmcv's: a batch norm that follows a convolution among the children of one module is
-    taken to be applied to it. Sparse layers fold their norms at every call and stay as they are.
+    For any mmseg or mmdet model, the low-resolution segmentor inside a refining model included. A
+    batch norm is folded if it comes next after its convolution among the children of one module;
+    with an activation between them, as in W-Net, it stays. Sparse layers fold their norms at every
+    call and stay as they are.
 
     Args:
         model: changed in place; it can no longer be trained, and its state dict no longer fits the
@@ -70,7 +73,8 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
         if isinstance(module, ConvModule) and module.with_norm and (
                 module.order.index('norm') < module.order.index('conv')):
             module._modules['conv'] = module._modules.pop('conv')
-    fuse_conv_bn(model.eval())
+    model.eval()  # backbones of mmseg return nothing from it
+    fold_norms(model)
     convert_conv2d_weight_memory_format(model, torch.channels_last)
     model.requires_grad_(False)
     if backend == 'openvino':
@@ -83,6 +87,22 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
             in_bfloat16 = torch.autocast(device, torch.bfloat16)(getattr(model, name))
             setattr(model, name, in_bfloat16)
     return model
+
+
+def fold_norms(model: nn.Module) -> None:
+    """Fold every batch norm into the convolution that stands right before it.
+
+    mmcv's function of this purpose folds across whatever stands between the two.
+    """
+    for module in list(model.modules()):
+        before: tuple[str, nn.Module | None] = '', None
+        for name, child in list(module.named_children()):
+            conv = before[1]
+            if (isinstance(child, _BatchNorm) and isinstance(conv, nn.Conv2d)
+                    and conv.out_channels == child.num_features):
+                module._modules[before[0]] = fuse_conv_bn_eval(conv, child)
+                module._modules[name] = nn.Identity()
+            before = name, child
 
 
 def use_openvino(model: nn.Module, dtype: str) -> None:

@@ -22,7 +22,8 @@ def shake(model):
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
             module.weight.normal_(), module.bias.normal_()
-    return model.eval()
+    model.eval()  # backbones of mmseg return nothing from it
+    return model
 
 
 @torch.no_grad()
@@ -37,6 +38,57 @@ def test_a_norm_before_its_convolution_is_not_folded():
     torch.testing.assert_close(model(x), before, atol=1e-5, rtol=1e-5)
     assert isinstance(model[0].norm, nn.Identity) and isinstance(model[1].norm, nn.BatchNorm2d)
     assert not any(p.requires_grad for p in model.parameters())
+
+
+@torch.no_grad()
+def test_a_norm_behind_an_activation_is_not_folded():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1),
+                          nn.BatchNorm2d(4))
+    x = torch.randn(2, 3, 17, 19)
+    before = shake(model)(x)
+    torch.testing.assert_close(fuse_for_inference(model)(x), before, atol=1e-5, rtol=1e-5)
+    assert [isinstance(model[k], nn.BatchNorm2d) for k in (2, 4)] == [True, False]
+
+
+BACKBONES = dict(
+    resnet=dict(type='ResNetV1c', depth=18), resnext=dict(type='ResNeXt', depth=50),
+    hrnet=dict(type='HRNet', extra={
+        f'stage{k}': dict(
+            num_modules=1, num_branches=k, block='BOTTLENECK' if k == 1 else 'BASIC',
+            num_blocks=(1,) * k, num_channels=tuple(8 * 2**b for b in range(k)))
+        for k in range(1, 5)}),
+    mobilenet_v2=dict(type='MobileNetV2'), mobilenet_v3=dict(type='MobileNetV3'),
+    unet=dict(type='UNet', base_channels=8), stdc=dict(
+        type='STDCNet', stdc_type='STDCNet1', in_channels=3, channels=(8, 16, 32, 64, 128),
+        bottleneck_type='cat', num_convs=4, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU')),
+    bisenet_v2=dict(type='BiSeNetV2'), cgnet=dict(type='CGNet', num_blocks=(1, 2)),
+    erfnet=dict(type='ERFNet'), fast_scnn=dict(type='FastSCNN'),
+    mscan=dict(type='MSCAN', embed_dims=[8, 16, 32, 64], depths=[1, 1, 1, 1],
+               norm_cfg=dict(type='BN')),
+    ddrnet=dict(type='DDRNet', channels=8, ppm_channels=8),
+    pidnet=dict(type='PIDNet', channels=8, ppm_channels=8, num_stem_blocks=1,
+                num_branch_blocks=1), wnet=dict(type='mmsparse.WNet', num_classes=3))
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+@torch.no_grad()
+def test_backbones_compute_the_same(name):
+    """Whatever the order of their layers."""
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = shake(MODELS.build(BACKBONES[name])).double()
+    x = torch.randn(1, 3, 128, 160, dtype=torch.float64)
+
+    def maps():
+        found = model(x)
+        return [found] if isinstance(found, torch.Tensor) else list(found)
+    before = maps()
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    fuse_for_inference(model)
+    for after, expected in zip(maps(), before, strict=True):
+        assert float((after - expected).norm() / expected.norm()) < 1e-9
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) < norms
 
 
 @torch.no_grad()

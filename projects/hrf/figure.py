@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('checkpoint', nargs='?')
-    parser.add_argument('--photograph', default='14_h', help='one that is not trained on')
+    parser.add_argument('--photograph', default='15_g', help='one that is not trained on')
     parser.add_argument('--out', type=Path, required=True)
     return parser.parse_args()
 

@@ -114,6 +114,15 @@ def test_a_name_that_is_not_there(command, mmengine_allowed):
             command(name, *line).main()
 
 
+def test_refine_has_a_refiner(command):
+    """The small one; with a checkpoint the paper's config, unless one is named."""
+    line = 'refine', 'a.png', 'm.png', '--out', 'x'
+    chosen = [command(*line, *more).parse_args().config for more in (
+        (), ('--checkpoint', 'w.pth'), ('--checkpoint', 'w.pth', '--config', 'c.py'))]
+    assert chosen == ['mmsparse://crm_mnv2', 'mmsparse::crm/crm_r50_2xb6-45k_saliency-224x224.py',
+                      'c.py']
+
+
 def test_a_damaged_file_is_refused(copy):
     path = copy / f'{NAME}.pth'
     path.write_bytes(path.read_bytes()[:-1] + b'?')

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 MASKS = (*IMAGES, '.npy', '.json')
 CONFIG = 'mmsparse::crm/crm_r50_2xb6-45k_saliency-224x224.py'
+SMALL = 'mmsparse://crm_mnv2'
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,9 +45,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('mask', type=Path, help='its coarse mask, a folder of masks, or the COCO '
                                                 'JSON of the images')
     parser.add_argument('--checkpoint',
-                        help='weights of the refiner; left out where the config is mmsparse://NAME '
-                             'of the zoo')
-    parser.add_argument('--config', default=CONFIG, help=f'its config (default: {CONFIG})')
+                        help=f'weights of the refiner (default: {SMALL}, a small one that comes '
+                             'with the package)')
+    parser.add_argument('--config',
+                        help=f'its config, or mmsparse://NAME of the zoo (default: {CONFIG} where '
+                             'a checkpoint is named)')
     parser.add_argument('--out', type=Path, required=True,
                         help='file of the refined mask (.png, .npy, .json), or a folder')
     parser.add_argument('--format', choices=('png', 'npy', 'json'), default='png',
@@ -60,6 +63,7 @@ def parse_args() -> argparse.Namespace:
                         help='settings that override those of the config')
     add_launcher_option(parser)
     args = parser.parse_args()
+    args.config = args.config or (CONFIG if args.checkpoint else SMALL)
     if args.max_gib is not None and args.max_gib <= 0:
         parser.error(f'--max-gib must be positive, got {args.max_gib}')
     if args.soft and 'json' in (args.format, args.out.suffix.lower()[1:]):

@@ -453,9 +453,12 @@ def test_names_of_other_classes(run, files, images):
     assert code and 'the model gives class ' in err and 'name 1 classes' in err
 
 
-def test_ctrl_c(run, images, tmp_path, monkeypatch):
+def test_ctrl_c(run, images, tmp_path, monkeypatch, request):
     """What was finished is whole, nothing else is there, and the same command goes on."""
     calls = []
+    # started in the background, as by a CI, Python ignores the signal
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def labeled(model, image):
         calls.append(image)

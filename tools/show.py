@@ -160,7 +160,7 @@ def main() -> None:
     from mmsparse.apis import inference
     from mmsparse.engine.inputs import find_inputs
     from mmsparse.engine.label_files import find_label, read_label
-    from mmsparse.engine.output_folder import write_whole
+    from mmsparse.engine.whole_files import write_whole
     from mmsparse.models import SparseRefineSegmentor
     from mmsparse.pictures import read_image
 

@@ -1,48 +1,15 @@
 """Where predictions are written: whole files in a folder, those that are there left alone."""
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from .formats import OutputFormat
 from .prediction import Prediction, WrongModelError
+from .whole_files import write_whole
 
 PARTS = '.parts'  # folder of the parts of documents, which later runs add to
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Have a file appear when it is complete, and not at all after an error or Ctrl-C.
-
-    Args:
-        path: where it shall be; the folder is made.
-
-    Yields:
-        Where to write it: a name in the same folder that begins with a dot.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.unfinished')
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file as :func:`whole_file` does.
-
-    Raises:
-        OSError: it cannot be written; it is named.
-    """
-    try:
-        with whole_file(path) as unfinished:
-            unfinished.write_bytes(content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class OutputFolder:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmsparse.models.crm.sampling import Window
 
-from .output_folder import whole_file
+from .whole_files import whole_file
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter

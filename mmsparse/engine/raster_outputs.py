@@ -9,9 +9,10 @@ from typing import Any
 from mmseg.models.segmentors import BaseSegmentor
 
 from .formats.geojson import GeoJson
-from .output_folder import OutputFolder, whole_file
+from .output_folder import OutputFolder
 from .raster import predict_raster
 from .raster_file import gdal
+from .whole_files import whole_file
 
 TIFFS = ('.tif', '.tiff')
 # Pixels from which a TIFF that is not georeferenced goes by windows too.

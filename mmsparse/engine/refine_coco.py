@@ -23,7 +23,7 @@ from mmsparse.models.crm.wrappers import EXPAND
 from mmsparse.pictures import AS_STORED, read_image
 from mmsparse.rle import Patch, decode_mask, decode_patch, encode_patch
 
-from .output_folder import write_whole
+from .whole_files import write_whole
 
 
 class CocoRefinement(NamedTuple):

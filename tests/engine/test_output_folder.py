@@ -9,8 +9,9 @@ import pytest
 
 from mmsparse.engine import output_folder
 from mmsparse.engine.formats import OutputFormat
-from mmsparse.engine.output_folder import OutputFolder, whole_file
+from mmsparse.engine.output_folder import OutputFolder
 from mmsparse.engine.prediction import Prediction, WrongModelError
+from mmsparse.engine.whole_files import whole_file
 
 
 class Shape(OutputFormat):

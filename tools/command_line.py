@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 ZOO = 'mmsparse://'
+CHECKPOINT = re.compile(r'(?i)\.(pth|pt|ckpt|bin)$|://')
 PATIENCE = 7 * 24 * 3600  # seconds for which processes wait for each other
 
 
@@ -128,6 +130,20 @@ def load_as_data() -> None:
     os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
     allow_mmengine()
     CheckpointLoader.register_scheme('', load_by_mmsparse, force=True)  # for its messages
+
+
+def parse_inputs(parser: argparse.ArgumentParser, kinds: str) -> argparse.Namespace:
+    """The command line of a tool with the positionals ``CONFIG [CHECKPOINT] INPUT...``.
+
+    Args:
+        parser: its ``inputs`` takes the checkpoint too, which is told by its name.
+        kinds: what an input may be, for the error.
+    """
+    args = parser.parse_intermixed_args()  # options may stand between the positionals
+    args.checkpoint = args.inputs.pop(0) if CHECKPOINT.search(args.inputs[0]) else None
+    if not args.inputs:
+        parser.error(f'name an INPUT after the checkpoint: {kinds}')
+    return args
 
 
 def add_backend_options(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,6 @@ that fail are listed at the end, and the exit code is 1; the others are done.
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import sys
 from contextlib import nullcontext
@@ -24,6 +23,7 @@ from command_line import (
     join_processes,
     leave,
     one_line_errors,
+    parse_inputs,
     stop,
 )
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has
 
     from mmsparse.apis import Outcome
     from mmsparse.engine.stages import StageClock
-
-CHECKPOINT = re.compile(r'(?i)\.(pth|pt|ckpt|bin)$|://')
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,10 +82,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that override those of the config')
     add_launcher_option(parser)
-    args = parser.parse_intermixed_args()  # options may stand between the positionals
-    args.checkpoint = args.inputs.pop(0) if CHECKPOINT.search(args.inputs[0]) else None
-    if not args.inputs:
-        parser.error('name an INPUT after the checkpoint: pictures, videos, folders or patterns')
+    args = parse_inputs(parser, 'pictures, videos, folders or patterns')
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr must be from 0 to 1, got {args.score_thr}')
     if args.white is not None and not args.white > 0:

@@ -8,7 +8,6 @@ made. Opened from the disk: no server, no network.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from command_line import (
     check_config,
     find_checkpoint,
     one_line_errors,
+    parse_inputs,
     stop,
 )
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has
 
     from mmsparse.models.sparserefine import SparseRefineSegmentor
     from mmsparse.visualization import SelectorScore
-
-CHECKPOINT = re.compile(r'(?i)\.(pth|pt|ckpt|bin)$|://')
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,11 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help="such as 'cuda:0' or 'cpu' (default: a GPU if there is "
                                          'one)')
     add_backend_options(parser)
-    args = parser.parse_intermixed_args()  # options may stand between the positionals
-    args.checkpoint = args.inputs.pop(0) if CHECKPOINT.search(args.inputs[0]) else None
-    if not args.inputs:
-        parser.error('name an INPUT after the checkpoint: pictures, folders or patterns')
-    return args
+    return parse_inputs(parser, 'pictures, folders or patterns')
 
 
 def segmentor(args: argparse.Namespace) -> BaseSegmentor:

@@ -33,7 +33,7 @@ from mmsparse.engine.output_folder import OutputFolder
 from mmsparse.engine.pipeline import follows_exif, preparation, tested_dataset
 from mmsparse.engine.prediction import Prediction, WrongModelError
 from mmsparse.engine.raster import WINDOW
-from mmsparse.engine.raster_outputs import SUFFIXES, goes_by_windows, label_raster
+from mmsparse.engine.raster.outputs import SUFFIXES, goes_by_windows, label_raster
 from mmsparse.masks import check_mask, read_mask
 from mmsparse.models.crm.refiner import CRMRefiner
 from mmsparse.pictures import AS_STORED, read_image

@@ -22,6 +22,8 @@ NIGHTLY = [200, pytest.param(10_000, marks=pytest.mark.slow)]
 settings.register_profile('files', deadline=None, suppress_health_check=list(HealthCheck))
 FILES = settings.get_profile('files')
 
+SOFT = np.linspace(0, 1, 60 * 80, dtype=np.float32).reshape(60, 80)
+
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -35,6 +37,66 @@ def load(path, shape):
     """What CRM's training and testing read, uint8."""
     return LoadMasks()(dict(img=np.zeros((*shape, 3), np.uint8), img_path='i',
                             gt_mask_path=str(path)))['gt_mask']
+
+
+# ---- In and out of files -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.npy', 'b/a.json'])
+@pytest.mark.parametrize('soft', [False, True])
+def test_round_trip(tmp_path, name, soft):
+    path = tmp_path / name
+    if soft and path.suffix == '.json':
+        with pytest.raises(ValueError, match='cannot be soft'):
+            write_mask(path, SOFT, soft=True)
+        assert not path.exists()
+        return
+    write_mask(path, SOFT, soft=soft)
+    found = read_mask(path)
+    assert found.dtype == np.float32 and found.shape == (60, 80)
+    if soft:
+        np.testing.assert_allclose(found, SOFT, atol=0.5 / 255 + 1e-6)
+    else:
+        np.testing.assert_array_equal(found, SOFT > 0.5)
+
+
+def test_run_lengths_of_others(tmp_path):
+    """Compressed and plain counts, as in COCO's files."""
+    hard = (SOFT > 0.3).astype(np.uint8)
+    flat = hard.flatten(order='F')
+    runs = np.diff(np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1, [flat.size]])).tolist()
+    runs = [0, *runs] if flat[0] else runs
+    (tmp_path / 'plain.json').write_text(json.dumps(dict(size=[60, 80], counts=runs)))
+    code = coco.encode(np.asfortranarray(hard))
+    (tmp_path / 'packed.json').write_text(json.dumps(
+        dict(size=[60, 80], counts=code['counts'].decode())))
+    for name in ('plain', 'packed'):
+        np.testing.assert_array_equal(read_mask(tmp_path / f'{name}.json'), hard)
+
+
+@pytest.mark.parametrize(('mask', 'message'), [
+    (np.zeros((4, 5, 3), np.uint8), r'one channel, \[H, W\], got \[4, 5, 3\]'),
+    (np.ones((4, 5), np.uint8), r'goes from 1 to 1 \(1\), as numbers .*: an 8-bit mask goes '),
+    (np.ones((4, 5), np.int64), 'bool, uint8 or float, got int64'),
+    (np.full((4, 5), 2.0), 'from 0 to 1, got 2 to 2'),
+    (np.full((4, 5), np.nan), 'from 0 to 1'),
+])
+def test_no_masks(mask, message):
+    with pytest.raises(ValueError, match=message):
+        check_mask(mask)
+
+
+def test_bad_files(tmp_path):
+    (tmp_path / 'a.json').write_text('[1]')
+    with pytest.raises(ValueError, match='a.json holds no run-length code'):
+        read_mask(tmp_path / 'a.json')
+    (tmp_path / 'a.png').write_bytes(b'x')
+    with pytest.raises(ValueError, match='no image'):
+        read_mask(tmp_path / 'a.png')
+    with pytest.raises(OSError, match='none.png'):
+        read_mask(tmp_path / 'none.png')
+    with pytest.raises(ValueError, match='must end in one of'):
+        write_mask(tmp_path / 'a.tif', SOFT)
 
 
 # ---- One reader, and what is no mask -------------------------------------------------------------

@@ -183,8 +183,12 @@ def test_a_name_stands_for_the_checkpoint(command, tmp_path):
     assert find(ADDRESS, f'{tmp_path}/a.pth') == f'{tmp_path}/a.pth'
     assert find('a.py', ADDRESS) == ADDRESS
     assert find('a.py', None, required=False) is None
+    (tmp_path / 'a.py').write_text('model = dict()')
     with pytest.raises(SystemExit, match='a.py needs a checkpoint'):
-        find('a.py', None)
+        find(str(tmp_path / 'a.py'), None)
+    (tmp_path / 'parts.py').write_text("model = dict(refiner_checkpoint='a', "
+                                       "segmentor_checkpoint='b')")
+    assert find(str(tmp_path / 'parts.py'), None) is None
 
 
 @pytest.mark.parametrize(('line', 'config', 'checkpoint'), [

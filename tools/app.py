@@ -101,12 +101,11 @@ def main() -> None:
         stop('this needs gradio: pip install "mmsparse[app]"')
     check_config(args.config)
     args.checkpoint = find_checkpoint(args.config, args.checkpoint)
-    from show import segmentor
+    from show import facts_of, segmentor
 
-    facts = dict(model=Path(args.config).stem, checkpoint=Path(args.checkpoint).name)
     port = free_port(args.host) if args.port == 0 else args.port
     with tempfile.TemporaryDirectory(prefix='mmsparse-') as folder:
-        build_app(segmentor(args), facts, Path(folder)).launch(
+        build_app(segmentor(args), facts_of(args), Path(folder)).launch(
             server_name=args.host, server_port=port, share=False, show_error=True,
             theme=gr.themes.Default(**THEME), footer_links=['api'])
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmengine.config import Config
+    from mmengine.config import Config, ConfigDict
     from mmengine.runner import Runner
 
 ZOO = 'mmsparse://'
@@ -216,13 +216,29 @@ def check_name(address: str) -> None:
         stop(str(error))
 
 
-def find_checkpoint(config: str, checkpoint: str | None, required: bool = True) -> str | None:
-    """The checkpoint, which exists; where none is given, that of a config ``mmsparse://NAME``."""
+def names_weights(model: ConfigDict) -> bool:
+    """Whether a model's config names weights of all its parts, as those of CRM's wrappers may."""
+    return bool(model.get('refiner_checkpoint') and (
+        model.get('segmentor_checkpoint') or model.get('detector_checkpoint')))
+
+
+def find_checkpoint(config: str, checkpoint: str | None, required: bool = True,
+                    cfg_options: dict | None = None) -> str | None:
+    """The checkpoint, which exists; where none is given, that of a config ``mmsparse://NAME``.
+
+    ``None`` if the config names weights of all its parts itself, or none is required.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`mmsparse.engine.config.read_config`.
+    """
     from mmsparse import zoo
 
     checkpoint = zoo.checkpoint_of(config, checkpoint)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
     elif required:
-        stop(f'{config} needs a checkpoint')
+        from mmsparse.engine.config import read_config
+
+        if not names_weights(read_config(config, cfg_options).model):
+            stop(f'{config} needs a checkpoint')
     return checkpoint

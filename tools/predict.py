@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command_line import (
-    ZOO,
     add_backend_options,
     add_launcher_option,
     check_config,
@@ -90,23 +89,13 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def needs_checkpoint(args: argparse.Namespace) -> bool:
-    """Whether the config does not name weights of all its parts, as those of CRM's wrappers may."""
-    from mmsparse.engine.config import read_config
-
-    model = read_config(args.config, args.cfg_options).model
-    return not model.get('refiner_checkpoint') or not (
-        model.get('segmentor_checkpoint') or model.get('detector_checkpoint'))
-
-
 def build_model(args: argparse.Namespace) -> BaseModel:
     """The model with its weights, ready for inference."""
     from mmsparse.apis import init_model
 
     try:
-        checkpoint = args.checkpoint
-        if not args.config.startswith(ZOO):
-            checkpoint = find_checkpoint(args.config, checkpoint, needs_checkpoint(args))
+        checkpoint = find_checkpoint(
+            args.config, args.checkpoint, cfg_options=args.cfg_options)
         with one_line_errors():
             return init_model(args.config, checkpoint, args.device, args.cfg_options,
                               backend=args.backend, dtype=args.dtype)

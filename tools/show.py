@@ -53,6 +53,12 @@ def parse_args() -> argparse.Namespace:
     return parse_inputs(parser, 'pictures, folders or patterns')
 
 
+def facts_of(args: argparse.Namespace) -> dict[str, str]:
+    """What a page says of model and checkpoint; a config may name the weights of its parts."""
+    return dict(model=Path(args.config).stem,
+                checkpoint=Path(args.checkpoint or args.config).name)
+
+
 def segmentor(args: argparse.Namespace) -> BaseSegmentor:
     """The model, told to keep a selector's score, with a name and a color for each class."""
     from mmdet.visualization.palette import get_palette
@@ -168,7 +174,7 @@ def main() -> None:
         stop(f'--labels {args.labels} is one file, but there are {len(inputs)} pictures: name a '
              'folder')
     model = segmentor(args)
-    facts = dict(model=Path(args.config).stem, checkpoint=Path(args.checkpoint).name)
+    facts = facts_of(args)
     warm, failed = not isinstance(model, SparseRefineSegmentor), False
     for one in inputs:
         place = args.out / one.name.with_suffix('.html')

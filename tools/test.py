@@ -11,6 +11,7 @@ from command_line import (
     check_checkpoint,
     find_checkpoint,
     load_config,
+    names_weights,
     one_line_errors,
     stop,
 )
@@ -114,7 +115,7 @@ def main() -> None:
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     members = []
-    if args.checkpoint is None:
+    if args.checkpoint is None and not names_weights(cfg.model):
         if cfg.model.type != 'mmsparse.SegEnsemble':
             stop(f'{args.config} needs a checkpoint')
         members = [member.get('init_cfg', {}).get('checkpoint', 'of a member')

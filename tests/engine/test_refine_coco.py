@@ -9,18 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from mmsparse.engine.loading import load_model
 from mmsparse.engine.refine_coco import refine_coco
 from mmsparse.models.crm import RefinedDetector
+from tests.models.crm.files import write_noise, write_refiner
 
-CONFIG = 'configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'
-THIN = {'model.backbone.base_channels': 4, 'model.backbone.stem_channels': 4,
-        'model.backbone.init_cfg': None, 'model.neck.in_channels': (4, 16, 64),
-        'model.test_cfg.min_area': 100}
 SIZES = {'town/a.png': (96, 130), 'b.png': (80, 100), 'c.png': (40, 40)}
 BOX = [[20, 20, 60, 20, 60, 70.5, 20, 70]]
 PARTS = [[5, 5, 40, 5, 40, 40], [50, 50, 75, 50, 75, 78, 50, 78]]
@@ -68,21 +63,11 @@ def both_sides_of_one_half(model):
 
 
 @pytest.fixture(scope='module')
-def files(tmp_path_factory, root):
+def files(tmp_path_factory):
     """A thin refiner's config and weights, and pictures."""
     folder = tmp_path_factory.mktemp('coco')
-    cfg = Config.fromfile(root / CONFIG)
-    cfg.merge_from_dict(THIN)
-    cfg.dump(folder / 'crm.py')
-    torch.manual_seed(0)
-    model = load_model(folder / 'crm.py', None, 'cpu')
-    g = np.random.default_rng(0)
-    for name, size in SIZES.items():
-        (folder / 'images' / name).parent.mkdir(exist_ok=True, parents=True)
-        cv2.imwrite(str(folder / 'images' / name),
-                    g.integers(0, 256, (*size, 3), dtype=np.uint8))
-    both_sides_of_one_half(model)
-    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'crm.pth')
+    model = write_refiner(folder, both_sides_of_one_half, min_area=100)
+    write_noise(folder / 'images', SIZES)
     return SimpleNamespace(folder=folder, images=folder / 'images', model=model)
 
 

@@ -38,7 +38,7 @@ class GeoJson(OutputFormat):
         Raises:
             ValueError: the picture is no raster with a place on Earth.
         """
-        from mmsparse.engine.raster_file import gdal
+        from mmsparse.engine.raster.file import gdal
 
         with gdal() as rasterio:
             try:
@@ -90,7 +90,7 @@ class GeoJson(OutputFormat):
             OSError: a file cannot be read or written.
             ValueError: it has no place on Earth.
         """
-        from mmsparse.engine.raster_file import gdal
+        from mmsparse.engine.raster.file import gdal
 
         with gdal() as rasterio, rasterio.open(source) as raster, target.open('wb') as file:
             file.write(HEAD)

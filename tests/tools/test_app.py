@@ -7,7 +7,7 @@ import sys
 import pytest
 import requests
 
-from tests.show_pages import read_page, write_files
+from tests.tools.show_pages import read_page, write_files
 
 
 @pytest.fixture(scope='module')

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmsparse.engine.whole_files import whole_file
 from mmsparse.models.crm.sampling import Window
-
-from .whole_files import whole_file
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter

@@ -23,7 +23,7 @@ from mmsparse.models.sparserefine import SparseRefineSegmentor, SparseUNet
 from mmsparse.sparse import BoundarySelector
 
 from .field_of_view import STRIDES, FieldOfView, field_of_view
-from .raster_file import RasterReader
+from .file import RasterReader
 
 SELECTOR_REACH = 2  # of the LearnableSelector's convolutions, in pixels
 

@@ -1,6 +1,5 @@
-"""Masks in and out of files, one call, and the command."""
+"""Refinement in one call, and by the command."""
 import importlib
-import json
 import re
 import subprocess
 import sys
@@ -12,92 +11,21 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mmengine.config import Config
-from pycocotools import mask as coco
 
 from mmsparse.apis import init_model, refine_mask
-from mmsparse.engine.loading import load_model
-from mmsparse.masks import check_mask, read_mask, write_mask
-
-CONFIG = 'configs/crm/crm_r50_2xb6-45k_saliency-224x224.py'
-THIN = {'model.backbone.base_channels': 4, 'model.backbone.stem_channels': 4,
-        'model.backbone.init_cfg': None, 'model.neck.in_channels': (4, 16, 64)}
-SOFT = np.linspace(0, 1, 60 * 80, dtype=np.float32).reshape(60, 80)
-
-
-@pytest.mark.parametrize('name', ['a.png', 'a.npy', 'b/a.json'])
-@pytest.mark.parametrize('soft', [False, True])
-def test_round_trip(tmp_path, name, soft):
-    path = tmp_path / name
-    if soft and path.suffix == '.json':
-        with pytest.raises(ValueError, match='cannot be soft'):
-            write_mask(path, SOFT, soft=True)
-        assert not path.exists()
-        return
-    write_mask(path, SOFT, soft=soft)
-    found = read_mask(path)
-    assert found.dtype == np.float32 and found.shape == (60, 80)
-    if soft:
-        np.testing.assert_allclose(found, SOFT, atol=0.5 / 255 + 1e-6)
-    else:
-        np.testing.assert_array_equal(found, SOFT > 0.5)
-
-
-def test_run_lengths_of_others(tmp_path):
-    """Compressed and plain counts, as in COCO's files."""
-    hard = (SOFT > 0.3).astype(np.uint8)
-    flat = hard.flatten(order='F')
-    runs = np.diff(np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1, [flat.size]])).tolist()
-    runs = [0, *runs] if flat[0] else runs
-    (tmp_path / 'plain.json').write_text(json.dumps(dict(size=[60, 80], counts=runs)))
-    code = coco.encode(np.asfortranarray(hard))
-    (tmp_path / 'packed.json').write_text(json.dumps(
-        dict(size=[60, 80], counts=code['counts'].decode())))
-    for name in ('plain', 'packed'):
-        np.testing.assert_array_equal(read_mask(tmp_path / f'{name}.json'), hard)
-
-
-@pytest.mark.parametrize(('mask', 'message'), [
-    (np.zeros((4, 5, 3), np.uint8), r'one channel, \[H, W\], got \[4, 5, 3\]'),
-    (np.ones((4, 5), np.uint8), r'goes from 1 to 1 \(1\), as numbers .*: an 8-bit mask goes '),
-    (np.ones((4, 5), np.int64), 'bool, uint8 or float, got int64'),
-    (np.full((4, 5), 2.0), 'from 0 to 1, got 2 to 2'),
-    (np.full((4, 5), np.nan), 'from 0 to 1'),
-])
-def test_no_masks(mask, message):
-    with pytest.raises(ValueError, match=message):
-        check_mask(mask)
-
-
-def test_bad_files(tmp_path):
-    (tmp_path / 'a.json').write_text('[1]')
-    with pytest.raises(ValueError, match='a.json holds no run-length code'):
-        read_mask(tmp_path / 'a.json')
-    (tmp_path / 'a.png').write_bytes(b'x')
-    with pytest.raises(ValueError, match='no image'):
-        read_mask(tmp_path / 'a.png')
-    with pytest.raises(OSError, match='none.png'):
-        read_mask(tmp_path / 'none.png')
-    with pytest.raises(ValueError, match='must end in one of'):
-        write_mask(tmp_path / 'a.tif', SOFT)
+from mmsparse.masks import read_mask
+from tests.models.crm.files import write_noise, write_refiner
 
 
 @pytest.fixture(scope='module')
-def files(tmp_path_factory, root):
+def files(tmp_path_factory):
     """A thin refiner's config and weights; two images with masks, one mask that fits no image."""
     folder = tmp_path_factory.mktemp('refine')
-    cfg = Config.fromfile(root / CONFIG)
-    cfg.merge_from_dict(THIN)
-    cfg.dump(folder / 'crm.py')
-    torch.manual_seed(0)
-    model = load_model(folder / 'crm.py', None, 'cpu')
-    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'crm.pth')
-    g = np.random.default_rng(0)
-    for name, size in (('a', (96, 130)), ('b', (120, 100)), ('c', (90, 90))):
-        (folder / 'images').mkdir(exist_ok=True)
-        (folder / 'masks').mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / f'images/{name}.jpg'),
-                    g.integers(0, 256, (*size, 3), dtype=np.uint8))
+    write_refiner(folder)
+    sizes = dict(a=(96, 130), b=(120, 100), c=(90, 90))
+    write_noise(folder / 'images', {f'{name}.jpg': size for name, size in sizes.items()})
+    (folder / 'masks').mkdir()
+    for name, size in sizes.items():
         mask = np.zeros(size, np.uint8)
         mask[20:70, 30:80] = 255
         cv2.imwrite(str(folder / f'masks/{name}.png'), mask[1:] if name == 'c' else mask)

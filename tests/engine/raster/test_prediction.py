@@ -15,12 +15,12 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmsparse.apis import predict
-from mmsparse.engine.field_of_view import FieldOfView, field_of_view
 from mmsparse.engine.raster import predict_raster
-from mmsparse.engine.raster_file import CACHE, ClassRaster
+from mmsparse.engine.raster.field_of_view import FieldOfView, field_of_view
+from mmsparse.engine.raster.file import CACHE, ClassRaster
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
-from tests.engine.raster_models import build, near_cfg, refining_cfg
+from tests.engine.raster.builders import build, near_cfg, refining_cfg
 from tests.models.tiny import refined_cfg
 
 rasterio = pytest.importorskip('rasterio', reason='rasters are read by rasterio')
@@ -102,6 +102,10 @@ def test_refined_windows(picture, pixels, tmp_path, window, windows, upsample):
     result = predict_raster(model, picture, tmp_path / 'o.tif', window=window)
     assert result == (windows, (64, 64, True), True)
     np.testing.assert_array_equal(read(tmp_path / 'o.tif'), expected.pred_sem_seg.data[0])
+    with pytest.warns(UserWarning, match='overlap by 0 pixels'):
+        result = predict_raster(model, picture, tmp_path / 'o.tif', window=window, halo=0)
+    assert not result.exact
+    assert (read(tmp_path / 'o.tif') != expected.pred_sem_seg.data[0].numpy()).any()
 
 
 def test_the_refinement_sees_as_far_as_its_depth_says():
@@ -387,7 +391,7 @@ def test_memory_does_not_grow_with_the_picture(root):
     """16 times as many pixels in the same memory, but for GDAL's cache, which is bounded."""
     def measured(side):
         done = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-m', 'tests.raster_memory_worker', 'plain',
+            [sys.executable, '-W', 'ignore', '-m', 'tests.engine.raster.memory_worker', 'plain',
              str(side)], capture_output=True, text=True, cwd=root)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmsparse.apis import inference, init_model
 from mmsparse.engine.loading import load_model
 from mmsparse.engine.stages import STAGES
 from tests.configs import config
 from tests.models.tiny import refined_cfg
-from tests.show_pages import SIZE, read_page, write_files
+from tests.tools.show_pages import SIZE, read_page, write_files
 
 
 @pytest.fixture(scope='module')
@@ -203,3 +204,21 @@ def test_a_model_that_labels_no_pixels(run, files, tmp_path):
     torch.save(state, tmp_path / 'crm.pth')
     code, _, err = run('crm.py', 'crm.pth', 'a.png', model=None)
     assert code and 'builds CRMRefiner: it labels no pixels' in err
+
+
+def test_weights_named_in_the_config_are_enough(run, files, tmp_path):
+    """As for predict: a wrapper of CRM may name those of both its parts."""
+    whole = load_model(files / 'refined.py', files / 'refined.pth', 'cpu')
+    for part in ('segmentor', 'refiner'):
+        torch.save(getattr(whole, part).state_dict(), tmp_path / f'{part}.pth')
+    cfg = Config.fromfile(files / 'refined.py')
+    cfg.model.update({f'{part}_checkpoint': f'{tmp_path}/{part}.pth'
+                      for part in ('segmentor', 'refiner')})
+    cfg.dump(tmp_path / 'parts.py')
+    code, _, err = run(str(tmp_path / 'parts.py'), 'a.png', model=None)
+    assert code == 0, err
+    assert run('a.png', '--out', 'whole', model='refined')[0] == 0
+    parts, whole = (read_page(tmp_path / path)['planes'] for path in ('a.html', 'whole/a.html'))
+    assert parts.keys() == whole.keys()
+    assert all(np.array_equal(parts[name], whole[name]) for name in parts)
+    assert 'needs a checkpoint' in run(str(files / 'plain.py'), 'a.png', model=None)[2]

@@ -1,6 +1,6 @@
 """Label a made raster of SIDE x SIDE pixels with a small model; print peak memory and time.
 
-``python -m tests.raster_memory_worker plain 20000`` (or ``refined``), from the root.
+``python -m tests.engine.raster.memory_worker plain 20000`` (or ``refined``), from the root.
 """
 import json
 import sys
@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from mmsparse.engine.machine import peak_memory
 from mmsparse.engine.raster import predict_raster
-from tests.engine.raster_models import build, near_cfg, refining_cfg
+from tests.engine.raster.builders import build, near_cfg, refining_cfg
 
 BLOCK = 512
 

@@ -14,8 +14,8 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmsparse.models.sparserefine import SparseRefineSegmentor
 
 from .field_of_view import STRIDES
-from .raster_file import RasterReader, class_raster, gdal
-from .raster_windows import Overlap, RefinedWindows, Windows
+from .file import RasterReader, class_raster, gdal
+from .windows import Overlap, RefinedWindows, Windows
 
 WINDOW = 1024
 
@@ -54,14 +54,14 @@ def predict_raster(model: BaseSegmentor, path: str | Path, out: str | Path, *,
     Args:
         model: from :func:`mmsparse.apis.init_model`.
         path: of the raster.
-        out: GeoTIFF of class numbers to write, or write over: :func:`.raster_file.class_raster`.
+        out: GeoTIFF of class numbers to write, or write over: :func:`.file.class_raster`.
             255 (65535 from 256 classes on) where the raster has no data.
         window: side of the squares that a network sees at a time, in pixels.
         halo: pixels on each side of a window that are seen and not kept; rounded up to a multiple
             of the stride. ``None``: the field of view as :func:`.field_of_view.field_of_view`
             measures it (of SparseRefine's refinement: as its depth says), or an eighth of the
             window if that is more than a quarter of it.
-        bands, white: of :class:`.raster_file.RasterReader`.
+        bands, white: of :class:`.file.RasterReader`.
         on_window: called after each core with how many are done, and of how many.
 
     Raises:

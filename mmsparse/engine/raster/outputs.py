@@ -8,11 +8,12 @@ from typing import Any
 
 from mmseg.models.segmentors import BaseSegmentor
 
-from .formats.geojson import GeoJson
-from .output_folder import OutputFolder
-from .raster import predict_raster
-from .raster_file import gdal
-from .whole_files import whole_file
+from mmsparse.engine.formats.geojson import GeoJson
+from mmsparse.engine.output_folder import OutputFolder
+from mmsparse.engine.whole_files import whole_file
+
+from .file import gdal
+from .prediction import predict_raster
 
 TIFFS = ('.tif', '.tiff')
 # Pixels from which a TIFF that is not georeferenced goes by windows too.
@@ -49,7 +50,7 @@ def label_raster(model: BaseSegmentor, file: Path, name: Path, folder: OutputFol
         file: the raster.
         name: its path below the folder of all inputs.
         folder: with no formats but those of ``SUFFIXES``.
-        options: of :func:`.raster.predict_raster`.
+        options: of :func:`.prediction.predict_raster`.
         on_window: as there.
 
     Returns:

@@ -1,4 +1,6 @@
 """The HRF study on made pictures: its preparation, a step of its refiner, a result."""
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 
+from mmsparse.engine.config import read_config
 from tests.tools.in_process import run_tool
 
 REFINER = 'configs/sparserefine/sparserefine-s_wnet_1xb4-2k_hrf-1366x2048.py'
@@ -75,3 +78,24 @@ def test_prepare_learn_and_predict(root, folder):
     with torch.no_grad():
         sample, = model.test_step(pseudo_collate([clean]))
     assert sample.pred_sem_seg.shape == SIZE and 0.4 < sample.selected.data.float().mean() < 0.51
+
+
+def test_front(root, folder):
+    """Both kinds of models are scored and timed on the same photographs, and drawn."""
+    numbers = 'test_dataloader = val_dataloader = dict(dataset=dict(numbers=(6,)))\n'
+    (folder / 'dense.py').write_text(
+        f"_base_ = '{root / 'configs/wnet/wnet_hrf-1024x1104.py'}'\n{numbers}")
+    (folder / 'refined.py').write_text(
+        f"_base_ = '{root / REFINER}'\n{numbers}model = dict(segmentor_checkpoint=None, "
+        f"low_res_size={LOW}, selector=dict(max_density=0.5))\n")
+    refined = MODELS.build(read_config(folder / 'refined.py').model)
+    torch.save(dict(state_dict=refined.state_dict()), folder / 'refined.pth')
+    done = run_tool(
+        root / 'projects/hrf/front.py', f'{folder}/refined.py={folder}/refined.pth', '--dense',
+        f'{folder}/dense.py={folder}/wnet.pth', '--heights', '32', '64', '--passes', '1',
+        '--backend', 'torch', '--dtype', 'float32', '--out', folder / 'front.png', cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert cv2.imread(str(folder / 'front.png')) is not None
+    rows = json.loads((folder / 'front.json').read_text())['rows']
+    assert list(rows) == ['32', '64', 'refined']
+    assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 for row in rows.values())

@@ -29,6 +29,7 @@ quick: install
 	$(SHARED) @tests/quick.txt $(ARGS)
 
 # First as users run it, without the checks of sparse rows; then the slow tests, all cores to each.
+nightly: export MMSPARSE_NIGHTLY = 1
 nightly: install
 	MMSPARSE_DEBUG=0 $(SHARED) $(ARGS)
 	$(PYTEST) -m slow $(ARGS)

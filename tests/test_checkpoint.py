@@ -36,6 +36,7 @@ from mmsparse.checkpoint import (
     state_dict_of,
 )
 from mmsparse.engine.loading_hook import LoadingHook
+from tests.examples import examples
 
 # ---- Programs -----------------------------------------------------------------------------------
 
@@ -271,7 +272,7 @@ values = st.recursive(leaves, lambda inner: st.one_of(
 
 
 @given(values, st.booleans())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_data_passes_unchanged(value, legacy):
     """Whatever mmengine's checkpoints are made of, also saved a second time, by plain torch."""
     for _ in range(2):
@@ -396,7 +397,7 @@ def check_damaged(kind, cut, at, what):
         assert 'x.pth' in str(error)
 
 
-test_damaged_files = settings(max_examples=100, deadline=None)(given(**damages)(check_damaged))
+test_damaged_files = examples(100)(given(**damages)(check_damaged))
 test_many_damaged_files = pytest.mark.slow(
     settings(max_examples=10000, deadline=None)(given(**damages)(check_damaged)))
 
@@ -580,7 +581,7 @@ KEYS = list(Net().state_dict())
            ['auxiliary_head.weight', 'x.auxiliary_head.0.bias', 'ema_backbone_weight', 'img_mean',
             'backbone.img_std', 'data_preprocessor.mean'])), prefix=st.booleans(),
        auxiliary=st.booleans())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_every_misfit_is_listed(gone, new, other, spare, prefix, auxiliary):
     """By kind, with its number and its first keys in order; spare entries are none."""
     state = Net().state_dict()

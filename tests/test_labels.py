@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
@@ -23,6 +23,7 @@ from mmsparse.engine.calibration import score_curve
 from mmsparse.engine.comparison import compare
 from mmsparse.labels import FirstLabels, LabelCheck
 from mmsparse.registry import METRICS
+from tests.examples import examples
 from tests.models.tiny import Answers, build_refine, refine_cfg, segmentor_cfg
 
 SIZE = (48, 64)
@@ -37,7 +38,7 @@ def is_label_map(values, size, num_classes, ignore_index):
         for row in values)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data(), st.integers(1, 6), st.sampled_from([255, 0, 3, -1]),
        st.sampled_from([torch.int64, torch.int32, torch.int16, torch.uint8]))
 @pytest.mark.filterwarnings('ignore:labels. holds 0 and 255')

@@ -16,6 +16,7 @@ from mmsparse.engine.config import read_config
 from mmsparse.masks import check_mask, decode_array, read_mask, write_mask
 from mmsparse.rle import decode_mask, decode_patch
 from mmsparse.sparse import EntropySelector
+from tests.examples import examples
 
 # Few cases in the suite, 10,000 in the nightly run.
 NIGHTLY = [200, pytest.param(10_000, marks=pytest.mark.slow)]
@@ -115,7 +116,7 @@ def softened(mask, how):
 
 
 @given(seeds, st.sampled_from(['hard', 'jpeg', 'blur', 'linear', 'cubic', 'area']))
-@settings(FILES, max_examples=100)
+@examples(100, parent=FILES)
 def test_masks_are_read_alike_everywhere(tmp_path_factory, seed, how):
     mask = blob(seed) if how == 'hard' else softened(blob(seed), how)
     path = tmp_path_factory.mktemp('masks') / 'm'
@@ -132,7 +133,7 @@ def test_masks_are_read_alike_everywhere(tmp_path_factory, seed, how):
 
 
 @given(seeds, st.sets(st.integers(1, 127), min_size=1, max_size=5), st.booleans(), st.booleans())
-@settings(FILES, max_examples=100)
+@examples(100, parent=FILES)
 @example(0, {1}, False, False)
 @example(0, {2}, True, False)
 @example(0, {1}, True, True)
@@ -185,7 +186,7 @@ def test_16_bits_and_transparency_are_no_masks(tmp_path):
 
 
 @given(seeds, st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_codes_are_read_as_by_pycocotools(seed, height, width, density):
     mask = np.random.default_rng(seed).random((height, width)) < density
     code = coco.encode(np.asfortranarray(mask, np.uint8))

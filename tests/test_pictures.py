@@ -11,7 +11,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose
@@ -28,6 +28,7 @@ from mmsparse.masks import read_mask
 from mmsparse.models.crm.refiner import CRMRefiner
 from mmsparse.models.crm.wrappers import original_image
 from mmsparse.pictures import orientation, read_image
+from tests.examples import examples
 
 ALL = range(1, 9)
 TAG = 0x0112
@@ -100,7 +101,7 @@ entries = st.lists(st.tuples(st.integers(1, 2**16 - 1).filter(lambda t: t != TAG
 
 @given(st.sampled_from('<>'), entries, st.integers(0, 2**16 - 1), entries, st.integers(0, 40),
        st.sampled_from([b'Exif\0\0', b'eXIf', b'EXIF\0\0\1\0']), st.binary(max_size=30))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_the_orientation_is_found(order, before, value, after, gap, mark, front):
     """In both byte orders, at any place, among other entries; and no cut of it is an error."""
     fields = [struct.pack(f'{order}HHII', tag, 4, 1, number) for tag, number in before]

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.models.segmentors import BaseSegmentor
@@ -19,6 +19,7 @@ from mmsparse.preprocessing import (
     store_maps,
     valid_mask,
 )
+from tests.examples import examples
 
 
 @st.composite
@@ -58,7 +59,7 @@ def original(image_map, meta):
     return result
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(geometries(), st.sampled_from([torch.int64, torch.bool, torch.float32]),
        st.integers(0, 99))
 def test_maps_go_back_to_the_original(geometry, dtype, seed):
@@ -82,7 +83,7 @@ class Scores(BaseSegmentor):
     loss = predict = _forward = extract_feat = encode_decode = None
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(geometries(), st.integers(0, 99))
 def test_classes_lie_where_mmseg_puts_them(geometry, seed):
     """Of images that were padded and flipped, not resized; mmseg flips along one side."""
@@ -100,7 +101,7 @@ def test_classes_lie_where_mmseg_puts_them(geometry, seed):
         assert torch.equal(a.found.data, b.pred_sem_seg.data)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(geometries())
 def test_valid_pixels(geometry):
     metas, size = geometry

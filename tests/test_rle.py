@@ -1,11 +1,12 @@
 """Run-length codes through patches, against pycocotools, which goes through whole images."""
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from mmsparse.rle import Patch, decode_patch, encode_patch, encode_runs, patch_runs
+from tests.examples import examples
 
 
 def full(patch, size):
@@ -27,14 +28,14 @@ def patches(draw):
 
 
 @given(patches())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_codes_are_those_of_pycocotools(case):
     patch, size = case
     assert encode_patch(patch, size) == coco.encode(full(patch, size))
 
 
 @given(patches(), st.booleans())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_decoded_window_is_the_foreground(case, text):
     patch, size = case
     mask = full(patch, size)
@@ -52,7 +53,7 @@ def test_a_decoded_window_is_the_foreground(case, text):
 
 
 @given(patches(), st.integers(1, 5), st.integers(1, 5))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_tiles_in_any_order_are_one_mask(case, rows, columns):
     """Runs that go on in the next tile, below or to the right of it, are one run."""
     patch, size = case

@@ -8,7 +8,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -36,6 +36,7 @@ from mmsparse.datasets.transforms.mask_refine import (
     shortest_runs,
     simplify_contours,
 )
+from tests.examples import examples
 
 CONFIGS = Path(__file__).parents[2] / 'configs/_base_/datasets'
 
@@ -379,7 +380,7 @@ def test_settings_are_checked(build, message):
 # ---- the perturbation ----------------------------------------------------------------------------
 
 @given(st.integers(0, 2**31), st.integers(10, 120))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_short_runs_against_a_loop(seed, count):
     points = rng(seed).integers(0, 1000, (count, 2))
     starts, length = shortest_runs(points)
@@ -449,7 +450,7 @@ def ranges(draw, size):
 @example(None, 0, 5, True, (0, 20), (0, 24), 1)
 @example(255, 2, 5, False, (0, 20), (0, 24), 1)
 @example(0, 3, 4, True, (19, 20), (23, 24), 1)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_an_edit_against_a_loop(center, index, side, dilate, rows, columns, seed):
     """Nothing outside the rectangle is touched or seen."""
     (top, bottom), (left, right) = rows, columns
@@ -480,7 +481,7 @@ def test_kernels_have_all_sizes(monkeypatch):
 
 
 @given(st.integers(0, 2**31), st.integers(3, 70), st.integers(3, 70), st.floats(0.5, 1))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_the_iou_ends_below_the_target(seed, height, width, target):
     mask = disc(height, width, min(height, width) // 3)
     before = mask.copy()

@@ -6,11 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from mmsparse.engine.inputs import PICTURES, VIDEOS, InputReader, find_inputs
 from tests.engine.videos import video
+from tests.examples import examples
 
 OUT = Path('/elsewhere')
 
@@ -32,7 +33,7 @@ def names(inputs):
 @given(st.lists(st.lists(st.sampled_from(
     ['a', 'b', '.c', 'd.jpg', 'e.PNG', 'f.txt', '[g].tif', 'h.mp4', 'i.jp2']),
     min_size=1, max_size=4).map('/'.join), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(60, suppress_health_check=list(HealthCheck))
 def test_a_folder_is_gone_through(tmp_path_factory, paths):
     """By hand: every file of the right suffix, but for what begins with a dot, in order."""
     root = tmp_path_factory.mktemp('tree')

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from mmdet.structures import DetDataSample
@@ -21,6 +21,7 @@ from mmsparse.engine.formats import FORMATS
 from mmsparse.engine.formats.geojson import TOGETHER
 from mmsparse.engine.formats.label_studio import MAX_RUN, brush_code
 from mmsparse.engine.prediction import Prediction
+from tests.examples import examples
 
 CLASSES = 'road', 'traffic light', 'sky'
 PALETTE = [(128, 64, 128), (250, 170, 30), (70, 130, 180)]
@@ -141,13 +142,13 @@ def decoded(code, shape):
 
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=20)))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_brushes(mask):
     np.testing.assert_array_equal(decoded(brush_code(mask), mask.shape), 255 * mask)
 
 
 @given(st.sampled_from([-1, 0, 1, MAX_RUN // 4]))
-@settings(max_examples=4, deadline=None)
+@examples(4)
 def test_long_runs_of_brushes(more):
     """Runs as long as a number of 16 bits can tell, and longer."""
     mask = np.zeros((1, 2 * MAX_RUN // 4 + 100), bool)

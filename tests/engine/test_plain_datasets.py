@@ -3,7 +3,7 @@ import importlib
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
@@ -14,6 +14,7 @@ from mmseg.utils import register_all_modules
 from mmsparse import apis
 from mmsparse.datasets import SceneDataset
 from mmsparse.engine.plain_datasets import plain_datasets
+from tests.examples import examples
 from tests.models.tiny import refine_cfg
 
 PIPELINE = [dict(type='mmsparse.RenderScene'), dict(type='PackSegInputs')]
@@ -42,7 +43,7 @@ def trees(draw):
         leaf for _, leaves in parts for leaf in leaves]
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(trees())
 def test_any_nest_of_wrappers_holds_what_was_put_into_it(drawn):
     tree, leaves = drawn

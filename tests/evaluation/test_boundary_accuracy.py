@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 
 from mmsparse.evaluation import boundary_accuracy, boundary_radii
 from mmsparse.evaluation.boundary_mba import boundary_bands, class_areas, foreground
+from tests.examples import examples
 
 NAN = pytest.approx(math.nan, nan_ok=True)
 
@@ -67,7 +68,7 @@ def test_radii(width, height, radii):
 
 
 @given(st.integers(0, 2**31), st.integers(2, 9), st.integers(2, 9), st.booleans())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_small_masks_against_a_loop(seed, height, width, labels):
     rng = np.random.default_rng(seed)
     target, prediction = rng.integers(3 if labels else 2, size=(2, height, width))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
@@ -23,6 +23,7 @@ from tests.evaluation.detections import (
     shifted,
     square,
 )
+from tests.examples import examples
 
 from . import detection_oracle as oracle
 
@@ -54,7 +55,7 @@ def masks(draw):
 
 
 @given(masks(), st.integers(1, 4))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_boundaries_against_a_loop(mask, width):
     kept = mask.copy()
     found = mask_boundary(mask, width)
@@ -63,7 +64,7 @@ def test_boundaries_against_a_loop(mask, width):
 
 
 @given(masks(), st.sampled_from([0.02, 0.1, 0.3]))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_boundaries_of_codes_are_those_of_whole_images(mask, ratio):
     code = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     expected = oracle.boundary(mask, ratio)

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
@@ -15,6 +15,7 @@ from torch import nn
 from mmsparse.models import SegTTAModel
 from mmsparse.models.swiftnet import SegEnsemble
 from mmsparse.registry import MODELS
+from tests.examples import examples
 from tests.models.tiny import refine_cfg, segmentor_cfg, vary_classes
 
 ONE_CHANNEL = dict(num_classes=2, out_channels=1, threshold=0.3)
@@ -141,7 +142,7 @@ class Scores(nn.Module):
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2 ** 32), st.floats(0.05, 0.95))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_merging_against_a_loop(classes, count, seed, threshold):
     g = torch.Generator().manual_seed(seed)
     maps = torch.randn(count, classes, 4, 5, generator=g) * 3

@@ -1,11 +1,12 @@
 """Multiply-accumulates of the sparse U-Net: pairs by loops, sums by spconv, totals by hand."""
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap, Topology
+from tests.examples import examples
 
 
 def loops(mask, padding):
@@ -24,7 +25,7 @@ def loops(mask, padding):
     return same, len(joined), coarse
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(h=st.integers(3, 14), w=st.integers(3, 14), padding=st.integers(0, 1),
        share=st.sampled_from([0.0, 0.1, 0.5, 1.0]), seed=st.integers(0, 99))
 def test_pairs_against_loops(h, w, padding, share, seed):

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsparse.sparse import MaskedMap, SparseMap, Topology
+from tests.examples import examples
 
 
 def random_case(batch, height, width, share, seed, channels=3):
@@ -12,7 +13,7 @@ def random_case(batch, height, width, share, seed, channels=3):
     return image, torch.rand(batch, height, width, generator=g) < share
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(batch=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40),
        share=st.sampled_from([0.0, 0.02, 0.5, 1.0]), seed=st.integers(0, 99))
 def test_from_mask_takes_the_pixels_in_raster_order(batch, height, width, share, seed):

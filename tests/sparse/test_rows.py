@@ -4,7 +4,7 @@ import weakref
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsparse.sparse import (
@@ -20,6 +20,7 @@ from mmsparse.sparse import (
 from mmsparse.sparse.backends import gathered
 from mmsparse.sparse.backends.arena import Arena
 from mmsparse.sparse.backends.winograd import affine_relu, squares
+from tests.examples import examples
 from tests.oracles import as_pixels, boundary_mask, loop_down, loop_subm, loop_up
 
 
@@ -53,7 +54,7 @@ sizes = dict(batch=st.integers(1, 2), height=st.integers(3, 14), width=st.intege
              share=st.sampled_from([0.05, 0.4, 1.0]), seed=st.integers(0, 99))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(**sizes)
 def test_every_way_of_a_submanifold_convolution_equals_loops(batch, height, width, share, seed):
     """By tiles alone, by tiles and gathers, by gathers alone."""
@@ -87,7 +88,7 @@ def test_norm_and_sum_within_the_convolution(monkeypatch, least, size):
     torch.testing.assert_close(norm(conv(x)).rows(), dense.rows())
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(padding=st.integers(0, 1), **sizes)
 @torch.no_grad()
 def test_strided_convolution_and_its_inverse_equal_loops(padding, batch, height, width, share,
@@ -209,7 +210,7 @@ OPERATIONS = st.lists(st.tuples(
     st.integers(0, 99), st.integers(0, 99)), min_size=4, max_size=25)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(operations=OPERATIONS, padding=st.integers(0, 1), seed=st.integers(0, 99),
        share=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
 @torch.no_grad()

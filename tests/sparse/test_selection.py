@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsparse.sparse import (
@@ -13,10 +13,11 @@ from mmsparse.sparse import (
     limit_mask,
     top_k_mask,
 )
+from tests.examples import examples
 from tests.oracles import loop_entropy
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.floats(-80, 80, width=32), min_size=2, max_size=20))
 def test_entropy_is_the_textbook_formula(logits):
     found = entropy(torch.tensor([logits])).item()
@@ -47,7 +48,7 @@ scores = st.builds(
     st.integers(0, 99))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(score=scores, k=st.integers(0, 200))
 def test_top_k_takes_exactly_k_and_the_best(score, k):
     mask = top_k_mask(score, k)
@@ -58,7 +59,7 @@ def test_top_k_takes_exactly_k_and_the_best(score, k):
             assert s[chosen].min() >= s[~chosen].max()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(score=scores, budget=st.integers(1, 80), share=st.floats(0, 1))
 def test_limit_keeps_exactly_the_budget(score, budget, share):
     mask = score / score.max().clamp(min=1) > share
@@ -71,7 +72,7 @@ def test_limit_keeps_exactly_the_budget(score, budget, share):
             assert s[after].min() >= s[dropped].max()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(score=scores, least=st.integers(0, 80), share=st.floats(0, 1), seed=st.integers(0, 9))
 def test_fill_adds_the_best_valid_pixels(score, least, share, seed):
     g = torch.Generator().manual_seed(seed)
@@ -99,7 +100,7 @@ maps = st.builds(
     st.integers(0, 99))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(maps, st.integers(0, 20))
 def test_dilation_reaches_along_rows_and_columns(mask, radius):
     expected = torch.zeros_like(mask)
@@ -108,7 +109,7 @@ def test_dilation_reaches_along_rows_and_columns(mask, radius):
     assert torch.equal(dilate(mask, radius), expected)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(scores)
 def test_a_boundary_has_a_neighbor_of_another_class(classes):
     expected = torch.zeros_like(classes, dtype=torch.bool)

@@ -2,7 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsparse.sparse import (
@@ -19,6 +19,7 @@ from mmsparse.sparse import (
     to_dense,
 )
 from mmsparse.sparse.sps import check, square
+from tests.examples import examples
 
 
 def grids(splits: int, share: float = 0.5, rois: int = 3, size: tuple[int, int] = (4, 5),
@@ -33,7 +34,7 @@ def grids(splits: int, share: float = 0.5, rois: int = 3, size: tuple[int, int] 
                       passive=x.passive.detach().requires_grad_())
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.integers(0, 3), st.integers(1, 5), st.integers(1, 5), st.integers(0, 3),
        st.floats(0, 1), st.integers(0, 2**31))
 def test_invariants_hold_after_any_splits(rois, height, width, splits, share, seed):
@@ -227,7 +228,7 @@ def test_nothing_to_do(rois, size, share):
         out.sum().backward()
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 5), st.integers(0, 99))
 def test_the_best_of_each_group_are_kept(counts, budget, seed):
     torch.manual_seed(seed)

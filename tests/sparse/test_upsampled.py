@@ -1,10 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsparse.sparse import UpsampledLogits, entropy
+from tests.examples import examples
 
 sizes = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
@@ -16,7 +17,7 @@ def dense(scores, size, mode, probabilities=False, aligned=False):
     return full.clamp(min=1e-10).log() if probabilities else full
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(low=sizes, full=sizes, mode=st.sampled_from(['nearest', 'bilinear']),
        probabilities=st.booleans(), aligned=st.booleans(), seed=st.integers(0, 99))
 def test_equals_the_full_size_map(low, full, mode, probabilities, aligned, seed):

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from mmsparse.apis import init_model, refine_mask
 from mmsparse.masks import read_mask
+from tests.examples import examples
 from tests.models.crm.files import write_noise, write_refiner
 
 
@@ -110,7 +111,7 @@ OTHERS = ('.npy', '.json', '.txt')
 
 @given(st.dictionaries(st.sampled_from('abc'), st.sets(
     st.sampled_from((*PICTURES, *OTHERS)), min_size=1, max_size=4)))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(150, suppress_health_check=list(HealthCheck))
 def test_pairs_of_one_folder(tool, tmp_path_factory, names):
     """By hand: a JPEG, else a picture, with one file beside it that can be a mask; or a refusal."""
     folder = touch(tmp_path_factory.mktemp('both'), *(

@@ -7,7 +7,7 @@ import mmdet
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -28,6 +28,7 @@ from mmsparse.models.crm.objects import (
 )
 from mmsparse.models.crm.sampling import Window
 from mmsparse.registry import MODELS
+from tests.examples import examples
 from tests.models.crm.builders import Fake, blobs, build, sample, with_scores
 from tests.models.tiny import segmentor_cfg
 
@@ -90,7 +91,7 @@ def test_two_boxes_far_apart_are_two_objects_and_near_ones_one():
         (Window(20, 20, 80, 140), 60 * 116), (Window(20, 200, 80, 260), 3600)]
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.integers(1, 500), st.integers(1, 500), st.data())
 def test_crops(height, width, data):
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))

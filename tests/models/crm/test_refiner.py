@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
@@ -22,6 +22,7 @@ from mmsparse.models.crm.tiling import HALO, cores, plan_tiles
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
 from mmsparse.sparse.bilinear import cells_around_pixels
+from tests.examples import examples
 from tests.models.crm.builders import build, picture, shake
 
 LIGHT = dict(type='mmsparse.CRMMobileNetV2')
@@ -176,7 +177,7 @@ def test_weights_are_bilinear_inside_and_sum_to_one():
 sides = st.integers(1, 40)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(sides, sides, st.booleans())
 def test_cells_around_positions_are_those_of_interpolation(size, pixels, align_corners):
     cells, offset = cells_around_pixels(range(pixels), pixels, size, align_corners=align_corners)
@@ -188,7 +189,7 @@ def test_cells_around_positions_are_those_of_interpolation(size, pixels, align_c
     assert offset.abs().max() <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.tuples(sides, sides), st.tuples(sides, sides), st.data())
 def test_a_window_of_a_resized_map(source, size, data):
     top, left = (data.draw(st.integers(0, n - 1)) for n in size)
@@ -211,7 +212,7 @@ def test_a_window_crops_sparse_pixels_too():
         assert len(rows) == window.of(mask).sum()
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31))
 def test_cores_cover_what_is_active_once(rows, columns, side, seed):
     active = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) < 0.2

@@ -7,13 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from pycocotools import mask as coco
 
 from mmsparse.models.effseg import paste as module
 from mmsparse.models.effseg.paste import paste_masks
+from tests.examples import examples
 
 
 def loop_sample(mask, box, x, y):
@@ -57,7 +58,7 @@ def random_case(seed, count=6, size=(23, 31), grid=(5, 7)):
 
 @given(st.integers(0, 2**31), st.sampled_from([0, 0.3, 0.5, 0.8]),
        st.sampled_from([1, 200, 3000, 2**20]))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_against_a_loop(seed, threshold, max_bytes):
     probabilities, boxes = random_case(seed, count=3)
     size = (23, 31)

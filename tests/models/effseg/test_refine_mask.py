@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -16,6 +16,7 @@ from mmsparse.models.effseg.refine_mask import (
     stage_losses,
 )
 from mmsparse.registry import MODELS
+from tests.examples import examples
 
 GRIDS = (14, 28, 56, 112)
 
@@ -125,7 +126,7 @@ def loop_band(mask, width):
 
 @given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 3),
        st.sampled_from([0, 0.05, 0.5, 0.95, 1]))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_the_band_against_a_loop(seed, size, width, density):
     masks = np.random.default_rng(seed).random((2, size, size)) < density
     found = boundary_band(torch.from_numpy(masks)[:, None], width)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
@@ -18,6 +18,7 @@ from mmseg.structures import SegDataSample
 from mmsparse.models.sparserefine.windows import check_windows, windows
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap, entropy
+from tests.examples import examples
 from tests.models.tiny import batch, build_refine, low_logits, refine_cfg, segmentor_cfg
 
 SLIDE = dict(mode='slide', crop_size=(64, 48), stride=(32, 32))
@@ -150,7 +151,7 @@ def test_slide_averages_windows_and_keeps_the_whole_image_as_context():
     assert torch.equal(found.permute(0, 2, 3, 1)[~mask], logits.permute(0, 2, 3, 1)[~mask])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.data())
 def test_windows_that_are_allowed_cover_every_pixel_by_mmsegs_rule(data):
     """And those that are not would leave some out, in an image that is large enough."""

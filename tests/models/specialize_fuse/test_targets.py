@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsparse.models.specialize_fuse.cells import (
@@ -34,6 +34,7 @@ from mmsparse.models.specialize_fuse.targets import (
     settled_cells,
     unity_counts,
 )
+from tests.examples import examples
 from tests.models.specialize_fuse.builders import label_map, loop_relabel, loop_targets
 
 STRIDES = [(32, 16, 8, 4), (32, 4), (8, 4, 2), (6, 3, 1), (4,), (16, 8)]
@@ -90,7 +91,7 @@ def test_strides_have_to_nest(strides):
 # ---- ground truth ---------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(labels=maps, strides=st.sampled_from(STRIDES))
 def test_targets_are_those_of_the_truth_table(labels, strides):
     classes, unity = pyramid_targets(labels, strides)
@@ -111,7 +112,7 @@ def test_any_label_can_be_the_ignored_one(ignore):
                        loop_targets(labels, 8, ignore)[1])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(labels=maps, strides=st.sampled_from(STRIDES))
 def test_truth_is_monotone(labels, strides):
     """The children of a unity cell are unity of its class, the parents of a mix cell are mixed; no
@@ -128,7 +129,7 @@ def test_truth_is_monotone(labels, strides):
         assert (fine[above == IGNORED] != MIX).all()
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(labels=maps, stride=st.sampled_from([1, 2, 4, 7]))
 def test_majority_and_nearest_by_counting(labels, stride):
     majority, nearest = majority_targets(labels, stride), nearest_targets(labels, stride)
@@ -165,7 +166,7 @@ def supervised(labels, strides, mode, logits, **kwargs):
     return relabeled(classes, done, 255), relabeled(unity, done, IGNORED), done
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(labels=maps, strides=st.sampled_from(STRIDES), seed=st.integers(0, 9),
        mode=st.sampled_from(['naive', 'gt_unity', 'true_positive']))
 def test_relabelling_cell_by_cell(labels, strides, seed, mode):
@@ -176,7 +177,7 @@ def test_relabelling_cell_by_cell(labels, strides, seed, mode):
         assert torch.equal(found, expected)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(labels=maps, strides=st.sampled_from([s for s in STRIDES if len(s) > 1]))
 def test_perfect_and_absent_unity(labels, strides):
     """All predicted right: the simple fix; nothing predicted: nothing re-labelled."""
@@ -194,7 +195,7 @@ def test_perfect_and_absent_unity(labels, strides):
         assert ((middle != 255) <= (most != 255)).all()
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(labels=maps, strides=st.sampled_from([s for s in STRIDES if s[-1] > 1]))
 def test_the_simple_fix_is_a_partition(labels, strides):
     """Every pixel lies in one supervised cell, or in a finest cell that is not unity."""
@@ -250,7 +251,7 @@ def test_the_unity_test_is_one_of_probabilities(thr):
     assert PyramidFusion().claimed(torch.zeros(1))
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(labels=maps, seed=st.integers(0, 9))
 def test_counts_of_unity_by_loops(labels, seed):
     _, (target,) = pyramid_targets(labels, (8, 4))
@@ -295,7 +296,7 @@ def test_all_or_nothing_is_unity():
     assert torch.equal(fuse(maps, everything, (2, 2, 2)), up(maps[0], 8, (125, 94)))
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(labels=maps, strides=st.sampled_from([(32, 16, 8, 4), (32, 4), (8, 4)]),
        replicated=st.booleans())
 def test_the_truth_as_prediction_gives_the_labels_back(labels, strides, replicated):

@@ -104,6 +104,7 @@ def test_gridsearch(trained):
     assert [re.search(r'lr_(0\.00\d)', str(path)).group(1) for path in found] == ['0.001', '0.002']
 
 
+@pytest.mark.slow
 @needs_wheel
 def test_run(tmp_path):
     output = mim('run', 'mmsparse', 'doctor', cwd=tmp_path)
@@ -111,6 +112,7 @@ def test_run(tmp_path):
     assert 'nothing is broken' in output
 
 
+@pytest.mark.slow
 @needs_wheel
 def test_weights_by_name(tmp_path):
     """The wheel has a config and the weights of every name of the zoo, and needs nothing else."""
@@ -135,6 +137,7 @@ def test_search(tmp_path):
     assert 'scenes' not in output.lower()
 
 
+@pytest.mark.slow
 @needs_wheel
 @pytest.mark.skipif(installed_stack() is not STOCK,
                     reason='mim parses configs itself, and on the forks it cannot parse `mmseg::`')

@@ -187,6 +187,7 @@ def test_no_coco_json(files, tmp_path, change, message):
     assert [path.name for path in tmp_path.iterdir()] == ['in.json']
 
 
+@pytest.mark.slow
 def test_the_command_in_two_processes(root, files, tmp_path):
     data = data_set()
     data['images'][2]['file_name'] = 'nowhere.png'

@@ -227,6 +227,7 @@ def test_histogram_counts_every_image(monkeypatch):
         assert counted[-1][0].sum() == len(densities)
 
 
+@pytest.mark.slow
 def test_two_processes_are_written_once(tmp_path):
     """Rank 0 writes what both have, without the image that filled up the last turn."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',

@@ -217,6 +217,7 @@ def evaluate_rank(rank, folder):
     torch.distributed.destroy_process_group()  # or its threads may abort the process at its end
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_figures_of_one(tmp_path):
     torch.multiprocessing.spawn(evaluate_rank, (str(tmp_path),), nprocs=2)
     alone = run(*random_samples())

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_rows_and_their_convolutions_take_less_than_the_dense_map():
     done = subprocess.run([sys.executable, 'tests/sps_memory_worker.py'], cwd=ROOT, text=True,
                           capture_output=True, timeout=600,

@@ -20,6 +20,7 @@ def test_benchmark_compares_and_writes_json(run, tmp_path):
         assert word in ' '.join(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_benchmark_by_openvino_in_bfloat16(run, tmp_path):
     result = run('benchmark', DENSE, REFINE, '--shape', 128, 256, '--density',
                  '0.1', '--iterations', 1, '--warmup', 1, '--fuse', '--backend', 'openvino',

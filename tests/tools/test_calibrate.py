@@ -38,6 +38,7 @@ def test_calibrate_warns_of_the_wrong_images(run, tmp_path, segmentor, split, wo
     assert json.loads(written.read_text())['calibration']['density'] <= 0.1
 
 
+@pytest.mark.slow
 def test_calibrate_for_a_time_per_image(run, tmp_path, segmentor):
     def calibrate(budget):
         return run('calibrate', REFINE, segmentor, '--latency-budget', budget,

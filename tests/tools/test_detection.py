@@ -88,6 +88,7 @@ def test_testing_with_run_length_codes(work, root):
     assert len(found) == 30 and found[0]['segmentation']['size'] == [120, 160]
 
 
+@pytest.mark.slow
 def test_multiply_accumulates(work):
     done = run_tool(MMDET / 'get_flops.py', 'small.py', '--num-images', '1', cwd=work)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 
+@pytest.mark.slow
 def test_the_gpu_check_runs_where_it_can(run, tmp_path):
     """On the CPU, small: the way to the table, not the figures in it."""
     result = run('gpu_check', '--device', 'cpu', '--precision', 'fp32', '--shape',

@@ -1,4 +1,6 @@
 """``test`` with every metric, and with test-time augmentation."""
+import pytest
+
 from tests.tools.scenes import REFINE, SINGLE, SMALL
 
 TEST = ['--cfg-options', *SMALL, *SINGLE]
@@ -13,6 +15,7 @@ def test_one_test_run_reports_every_metric(run, tmp_path, refiner):
     assert len(list((tmp_path / 'maps').glob('*.png'))) == 4
 
 
+@pytest.mark.slow
 def test_test_time_augmentation_through_the_tool(run, tmp_path, refiner):
     result = run('test', REFINE, refiner, '--tta', *TEST,
                  'test_dataloader.dataset.length=1')  # twelve views

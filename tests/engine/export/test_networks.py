@@ -31,11 +31,12 @@ def model(name):
     return net
 
 
-@pytest.mark.parametrize('name', [R18, PYR3])
+@pytest.mark.parametrize('name', [R18, pytest.param(PYR3, marks=pytest.mark.slow)])
 def test_the_file_computes_what_the_model_does(tmp_path, name):
     assert export_onnx(model(name), tmp_path / 'm.onnx', (512, 1024), False).difference < 1e-4
 
 
+@pytest.mark.slow
 def test_grids_that_do_not_divide_the_size(tmp_path):
     """A stride-32 map of 7x11: 8 and 4 rows of cells that overlap."""
     net = model(R18)
@@ -102,6 +103,7 @@ def test_the_file_gives_what_predict_gives(name, tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_head_that_skips_cells_is_written_densely(tmp_path):
     model = specialize_fuse(fusion=dict(sparse=True))
     assert export_onnx(model, tmp_path / 'm.onnx', (96, 128), False).difference < 1e-4

@@ -1,4 +1,5 @@
 """Files of models that refine, in onnxruntime and OpenVINO, against what the models predict."""
+import itertools
 import subprocess
 import sys
 
@@ -153,9 +154,8 @@ CASES = dict(
     learned_selector=dict(learned=True))
 
 
-@pytest.mark.parametrize('name, include_argmax', [
-    pytest.param(name, classes, marks=[pytest.mark.slow] * ((name, classes) != ('released', True)))
-    for name in CASES for classes in (True, False)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name, include_argmax', itertools.product(CASES, (True, False)))
 def test_settings(name, include_argmax, tmp_path):
     """Selectors, budgets, ensemblers, features, padding, one channel."""
     model = refining(**CASES[name])
@@ -180,7 +180,8 @@ def test_settings(name, include_argmax, tmp_path):
                 np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize('runtime', RUNTIMES)
+@pytest.mark.parametrize('runtime', [
+    'onnxruntime', pytest.param('openvino', marks=pytest.mark.slow)])
 def test_crm_at_all_its_scales(crm_file, runtime):
     """Against the refiner itself, which goes tile by tile; an object that is too small stays."""
     model, path = crm_file

@@ -241,7 +241,7 @@ def test_every_pixel_is_answered_by_one_tile(size, full):
 
 @pytest.mark.parametrize(('backbone', 'neck'), [
     (None, {}), (None, dict(fuse='2-3-4', out_level=1, in_channels=(16, 32, 64))),
-    (LIGHT, dict(in_channels=(16, 24, 96)))])
+    pytest.param(LIGHT, dict(in_channels=(16, 24, 96)), marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_tiles_equal_the_whole(backbone, neck, monkeypatch):
     """Features of a tile, halo and all, are those of the whole image."""

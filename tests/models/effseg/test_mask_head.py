@@ -367,6 +367,7 @@ def test_project_passive_changes_only_what_convolutions_see():
     assert not torch.equal(found[0][1].segmentation, found[1][1].segmentation)
 
 
+@pytest.mark.slow
 def test_it_learns_fine_masks():
     """Four discs by heart: all losses fall, and the later stages sharpen the mask."""
     torch.manual_seed(0)

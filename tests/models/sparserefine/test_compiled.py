@@ -1,6 +1,7 @@
 """Training under ``torch.compile``: spconv is left out, everything dense is not."""
 import copy
 
+import pytest
 import torch
 import torch._dynamo
 from mmengine.optim import OptimWrapper
@@ -19,6 +20,7 @@ def train(model, steps, train_step):
     return logs
 
 
+@pytest.mark.slow
 def test_a_compiled_training_is_the_plain_one_and_spconv_one_break():
     """mmengine's ``compile=True`` compiles ``train_step``; the back end matters to none of this."""
     segmentor = segmentor_cfg()

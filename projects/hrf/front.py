@@ -92,8 +92,8 @@ def measure(candidates: dict[str, Candidate], passes: int) -> None:
                     progress.advance(task)
                 entry.evaluator.process(samples)
     for entry in candidates.values():
-        entry.figures = dict(entry.evaluator.evaluate(count),
-                             seconds=statistics.median(entry.seconds))
+        figures = dict(entry.evaluator.evaluate(count), seconds=statistics.median(entry.seconds))
+        entry.figures = {key: float(value) for key, value in figures.items()}
 
 
 def draw(dense: dict[str, Candidate], refined: dict[str, Candidate], title: str, path: Path

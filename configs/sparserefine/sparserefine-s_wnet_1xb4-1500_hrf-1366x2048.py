@@ -2,7 +2,7 @@
 # the cross entropy, which does not weigh the few pixels of vessels less, and an average of the weights.
 _base_ = './sparserefine-s_wnet_1xb4-2k_hrf-1366x2048.py'
 # What you may want to change
-max_iters = 3000
+max_iters = 1500
 load_from = 'work_dirs/sparserefine-s_wnet_1xb4-2k_hrf-1366x2048/iter_2000.pth'
 
 model = dict(decode_head=dict(loss_decode=[

@@ -32,8 +32,8 @@ from mmsparse.engine.loading import load_model
 from mmsparse.engine.output_folder import OutputFolder
 from mmsparse.engine.pipeline import follows_exif, preparation, tested_dataset
 from mmsparse.engine.prediction import Prediction, WrongModelError
-from mmsparse.engine.raster import WINDOW
 from mmsparse.engine.raster.outputs import SUFFIXES, goes_by_windows, label_raster
+from mmsparse.engine.raster.prediction import WINDOW
 from mmsparse.masks import check_mask, read_mask
 from mmsparse.models.crm.refiner import CRMRefiner
 from mmsparse.pictures import AS_STORED, read_image
@@ -169,7 +169,7 @@ def predict(model: BaseModel,
     process calls this and does its share; the files are the same as those of one process.
 
     A segmentor labels TIFFs that are georeferenced or larger than 64 megapixels by windows
-    (:func:`~mmsparse.engine.raster.predict_raster`), where ``formats`` are ``'labels'``, of which
+    (:func:`~mmsparse.engine.predict_raster`), where ``formats`` are ``'labels'``, of which
     they have a GeoTIFF, and ``'geojson'`` alone.
 
     Args:

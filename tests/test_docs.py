@@ -87,7 +87,9 @@ def test_the_benchmark_page_quotes_the_committed_figures():
         values = [found[f'e2e_{key}{suffix}'] for key in titles]
         assert f'{min(values):.1f} to {max(values):.1f} times' in readme
     even = json.loads((ROOT / 'docs/benchmarks/plots.json').read_text())['break_even']
-    for key, title in titles.items():
+    assert len(even) >= 8
+    for key in titles.keys() & even:
+        title = titles[key]
         shares = [even[f'{key}{suffix}']['break_even'] for suffix in ('', '_s')]
         told = ['none' if x is None else f'{x:.0%}'.replace('%', ' %') for x in shares]
         assert f'| {title} | {" | ".join(told)} |' in page

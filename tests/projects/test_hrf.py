@@ -86,7 +86,9 @@ def test_front(root, folder):
     (folder / 'dense.py').write_text(
         f"_base_ = '{root / 'configs/wnet/wnet_hrf-1024x1104.py'}'\n{numbers}")
     (folder / 'refined.py').write_text(
-        f"_base_ = '{root / REFINER}'\n{numbers}model = dict(segmentor_checkpoint=None, "
+        f"_base_ = '{root / REFINER}'\n_base_.test_pipeline[1].scale = {HIGH[::-1]}\n"
+        'test_dataloader = dict(dataset=dict(numbers=(6,), pipeline=_base_.test_pipeline))\n'
+        "model = dict(segmentor_checkpoint=None, "
         f"low_res_size={LOW}, selector=dict(max_density=0.5))\n")
     refined = MODELS.build(read_config(folder / 'refined.py').model)
     torch.save(dict(state_dict=refined.state_dict()), folder / 'refined.pth')

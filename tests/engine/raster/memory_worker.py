@@ -14,7 +14,7 @@ import torch
 from rasterio.windows import Window
 
 from mmsparse.engine.machine import peak_memory
-from mmsparse.engine.raster import predict_raster
+from mmsparse.engine.raster.prediction import predict_raster
 from tests.engine.raster.builders import build, near_cfg, refining_cfg
 
 BLOCK = 512

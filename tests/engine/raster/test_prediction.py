@@ -15,9 +15,9 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmsparse.apis import predict
-from mmsparse.engine.raster import predict_raster
 from mmsparse.engine.raster.field_of_view import FieldOfView, field_of_view
 from mmsparse.engine.raster.file import CACHE, ClassRaster
+from mmsparse.engine.raster.prediction import predict_raster
 from mmsparse.registry import MODELS
 from mmsparse.sparse import SparseMap
 from tests.engine.raster.builders import build, near_cfg, refining_cfg

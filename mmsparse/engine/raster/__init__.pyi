@@ -1,5 +1,0 @@
-from .prediction import (
-    WINDOW as WINDOW,
-    RasterResult as RasterResult,
-    predict_raster as predict_raster,
-)

@@ -1,7 +1,6 @@
 """Refinement in one call, and by the command."""
 import importlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -33,11 +32,6 @@ def files(tmp_path_factory):
     return folder
 
 
-def run(root, *args):
-    return subprocess.run([sys.executable, '-W', 'ignore', str(root / 'tools' / 'refine.py'),
-                           *map(str, args)], capture_output=True, text=True, cwd=root)
-
-
 def test_one_call(files):
     model = init_model(files / 'crm.py', files / 'crm.pth', 'cpu')
     image, mask = cv2.imread(str(files / 'images/a.jpg')), read_mask(files / 'masks/a.png')
@@ -51,10 +45,10 @@ def test_one_call(files):
         refine_mask(image, mask, torch.nn.Linear(1, 1))
 
 
-def test_the_command_on_one_image(root, files, tmp_path):
+def test_the_command_on_one_image(start, run, files, tmp_path):
     args = (files / 'images/a.jpg', files / 'masks/a.png', '--config', files / 'crm.py',
             '--checkpoint', files / 'crm.pth', '--device', 'cpu')
-    done = run(root, *args, '--out', tmp_path / 'x.npy', '--soft', '--max-gib', '0.25')
+    done = start('refine', *args, '--out', tmp_path / 'x.npy', '--soft', '--max-gib', '0.25')
     assert done.returncode == 0, done.stderr
     model = init_model(files / 'crm.py', files / 'crm.pth', 'cpu')
     expected = refine_mask(files / 'images/a.jpg', files / 'masks/a.png', model)
@@ -62,13 +56,13 @@ def test_the_command_on_one_image(root, files, tmp_path):
     share = float(re.search(r'([\d.]+)% of the pixels changed', done.stdout)[1])
     coarse = read_mask(files / 'masks/a.png')
     assert share == pytest.approx(100 * ((expected > 0.5) != (coarse > 0.5)).mean(), abs=0.1)
-    again = run(root, *args, '--out', tmp_path / 'x.npy')
+    again = run('refine', *args, '--out', tmp_path / 'x.npy')
     assert again.returncode == 1 and 'exists; --force writes over it' in again.stderr
     assert np.load(tmp_path / 'x.npy').dtype == np.float32  # untouched
 
 
-def test_a_bad_file_does_not_stop_the_others(root, files, tmp_path):
-    done = run(root, files / 'images', files / 'masks', '--config', files / 'crm.py',
+def test_a_bad_file_does_not_stop_the_others(run, files, tmp_path):
+    done = run('refine', files / 'images', files / 'masks', '--config', files / 'crm.py',
                '--checkpoint', files / 'crm.pth', '--out', tmp_path, '--format', 'json',
                '--device', 'cpu')
     assert done.returncode == 1
@@ -78,9 +72,9 @@ def test_a_bad_file_does_not_stop_the_others(root, files, tmp_path):
     assert read_mask(tmp_path / 'b.json').shape == (120, 100)
 
 
-def test_misuse(root, files, tmp_path):
+def test_misuse(run, files, tmp_path):
     def fails(message, *args, code=1):
-        done = run(root, *args, '--checkpoint', files / 'crm.pth', '--config', files / 'crm.py')
+        done = run('refine', *args, '--checkpoint', files / 'crm.pth', '--config', files / 'crm.py')
         assert done.returncode == code and message in done.stderr, done.stderr
     images, masks = files / 'images', files / 'masks'
     fails('two files or two folders', images, masks / 'a.png', '--out', tmp_path)

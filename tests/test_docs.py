@@ -95,6 +95,19 @@ def test_the_benchmark_page_quotes_the_committed_figures():
         assert f'| {title} | {" | ".join(told)} |' in page
 
 
+def test_the_page_on_refiners_quotes_the_committed_figures():
+    page = (ROOT / 'docs/which-refiner.md').read_text()
+    found, plots = (json.loads((ROOT / f'docs/benchmarks/{name}.json').read_text())
+                    for name in ('cpu', 'plots'))
+    for times in plots['unet_ms'].values():
+        told = ' / '.join(f'{times[share]:.0f}' for share in ('0.05', '0.1', '0.35'))
+        assert f'| {told} |' in page
+    for pair in (pair for key, pair in found.items() if key.startswith('pair_')):
+        seconds = [pair['dense']['milliseconds'], pair['refined']['stages']['low-resolution pass'],
+                   pair['refined']['milliseconds'], pair['refined-s']['milliseconds']]
+        assert f'| {" | ".join(f"{ms / 1000:.2f} s" for ms in seconds)} |' in page
+
+
 def test_the_benchmark_page_quotes_the_real_time_figures():
     page = (ROOT / 'docs/benchmarks/README.md').read_text()
     titles = {'swiftnet-ss_r18': 'SwiftNet, ResNet-18', 'swiftnet-ss_mnv2': 'SwiftNet, MobileNetV2',

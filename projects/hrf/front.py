@@ -1,6 +1,6 @@
 r"""Accuracy against time of the dense network at several sizes, and of refinement, in one plot.
 
-    python projects/hrf/front.py mmsparse://sparserefine-s_wnet_hrf --out docs/images/hrf_front.png
+    python projects/hrf/front.py mmsparse://sparserefine-s_wnet_hrf --out docs/benchmarks/hrf_front.png
 
 Every photograph goes through every model in turn, each computed in the fastest way of the CPU
 (OpenVINO, bfloat16); accuracy is that of the same passes. A time is that of `predict` on a
@@ -109,9 +109,12 @@ def draw(dense: dict[str, Candidate], refined: dict[str, Candidate], title: str,
         accuracy = [entry.figures['mIoU'] for entry in group.values()]
         axes.plot(seconds, accuracy, style, label=label, markersize=14 if group is refined else 6)
         for name, x, y in zip(group, seconds, accuracy, strict=True):
-            axes.annotate(name, (x, y), textcoords='offset points', xytext=(6, -12))
+            axes.annotate(name, (x, y), textcoords='offset points',
+                          xytext=(0, -18) if group is refined else (8, -4),
+                          ha='center' if group is refined else 'left')
     axes.set(xlabel='seconds per photograph of 8 megapixels', ylabel='mIoU %', title=title)
-    axes.legend(loc='lower right')
+    axes.margins(x=0.15, y=0.08)
+    axes.legend(loc='lower left')
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

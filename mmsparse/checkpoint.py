@@ -135,8 +135,12 @@ def allow_mmengine() -> None:
 
 
 def load_by_mmsparse(filename: str, map_location: Any = None) -> Any:
-    """:func:`load_checkpoint` in the form of a loader of mmengine's ``CheckpointLoader``."""
-    return load_checkpoint(filename, map_location)
+    """:func:`load_checkpoint` in the form of a loader of mmengine's ``CheckpointLoader``.
+
+    Weights alone stand under ``'state_dict'``, where hooks of mmengine (``EMAHook``) look for them.
+    """
+    loaded = load_checkpoint(filename, map_location)
+    return loaded if 'state_dict' in loaded else dict(state_dict=loaded)
 
 
 # ---- Reading ------------------------------------------------------------------------------------

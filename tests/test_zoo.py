@@ -2,11 +2,13 @@
 import hashlib
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmsparse import zoo
@@ -174,6 +176,18 @@ def test_pretrained_by_name(mmengine_allowed):
 
 
 # ---- Tools ----
+
+
+def test_an_average_of_the_weights_starts_from_a_name(mmengine_allowed):
+    """Hooks of mmengine look for the weights under ``state_dict``."""
+    model = load_model(ADDRESS, None, 'cpu')
+    hook = EMAHook()
+    runner = SimpleNamespace(model=model, _resume=False)
+    hook.before_run(runner)
+    loaded = CheckpointLoader.load_checkpoint(ADDRESS)
+    hook.after_load_checkpoint(runner, loaded)
+    averaged = hook.ema_model.module.state_dict()
+    assert all(torch.equal(averaged[key], value) for key, value in model.state_dict().items())
 
 
 def test_a_name_stands_for_the_checkpoint(command, tmp_path):

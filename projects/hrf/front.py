@@ -1,6 +1,6 @@
 r"""Accuracy against time of the dense network at several sizes, and of refinement, in one plot.
 
-    python projects/hrf/front.py mmsparse://sparserefine-s_wnet_hrf --out docs/benchmarks/hrf_front.png
+    python projects/hrf/front.py mmsparse://sparserefine-s_wnet_hrf --out front.png
 
 Every photograph goes through every model in turn, each computed in the fastest way of the CPU
 (OpenVINO, bfloat16); accuracy is that of the same passes. A time is that of `predict` on a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from command_line import (
     add_common_arguments,
@@ -13,6 +14,9 @@ from command_line import (
     one_line_errors,
     stop,
 )
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,16 +30,35 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def resume(cfg: Config, named: bool) -> None:
+    """Go on from the latest checkpoint in the work folder, or from ``load_from``.
+
+    mmengine prefers ``load_from``, which in a config is where the training began.
+
+    Args:
+        cfg: changed in place.
+        named: ``load_from`` is of the command line: that checkpoint is meant.
+    """
+    from mmengine.runner import find_latest_checkpoint
+
+    cfg.resume = True
+    if cfg.get('load_from') and not named:
+        if find_latest_checkpoint(cfg.work_dir) is None:
+            cfg.resume = False
+        else:
+            cfg.load_from = None
+
+
 def main() -> None:
     """Merge the command line into the config and run mmengine's runner."""
     args = parse_args()
     cfg = load_config(args)
+    if args.resume:
+        resume(cfg, named='load_from' in (args.cfg_options or {}))
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
     elif not args.resume:  # training goes on from the weights of a config of the zoo
         cfg.load_from = find_checkpoint(args.config, None, required=False)
-    if args.resume:
-        cfg.resume = True
     if args.amp:
         wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):

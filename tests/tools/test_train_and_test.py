@@ -128,6 +128,19 @@ def test_train_switches(run):
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
 
 
+def test_resume_goes_on_from_the_latest_checkpoint(run, tmp_path, weights):
+    """Not from where the config began; but from what the command line names."""
+    work = ('--resume', '--work-dir', str(tmp_path / 'work'))
+    first = run('train', *work, load_from=weights)
+    assert first.load_from == weights and not first.resume  # nothing to go on from
+    (tmp_path / 'work').mkdir(exist_ok=True)
+    (tmp_path / 'work/last_checkpoint').write_text(weights)
+    later = run('train', *work, load_from='https://example.invalid/a.pth')
+    assert later.load_from is None and later.resume
+    named = run('train', *work, '--cfg-options', f'load_from={weights}')
+    assert named.load_from == weights and named.resume
+
+
 def test_amp_needs_a_plain_wrapper(run):
     with pytest.raises(SystemExit, match='--amp replaces an OptimWrapper; .* ApexOptimWrapper'):
         run('train', '--amp', optim_wrapper=dict(type='ApexOptimWrapper'))

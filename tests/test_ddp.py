@@ -115,6 +115,7 @@ env_cfg = dict(dist_cfg=dict(backend='nccl'))
 """
 
 
+@pytest.mark.slow
 def test_the_training_tool_on_two_processes(tmp_path):
     """A step equals that on the joint batch, and validation sees every sample once.
 

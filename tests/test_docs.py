@@ -16,7 +16,8 @@ BLOCK = re.compile(r'^```python\n(.*?)^```', re.M | re.S)
 def blocks(config):
     found = [(page, code) for page in PAGES for code in BLOCK.findall(page.read_text())
              if ('_base_' in code) == config]
-    return [pytest.param(code, id=f'{page.relative_to(ROOT)}-{i}')
+    return [pytest.param(code, id=f'{page.relative_to(ROOT)}-{i}',
+                         marks=[pytest.mark.slow] * (page.name == 'export.md'))
             for i, (page, code) in enumerate(found)]
 
 

@@ -125,7 +125,8 @@ def test_a_torch_whose_weights_only_could_be_tricked(monkeypatch):
     assert by_name(doctor.check_torch())['torch'].state == doctor.BROKEN
 
 
-@pytest.mark.parametrize('missing', ['torch', 'mmengine', 'rich'])
+@pytest.mark.parametrize('missing', ['torch', *(
+    pytest.param(name, marks=pytest.mark.slow) for name in ('mmengine', 'rich'))])
 def test_runs_where_a_package_is_missing(missing, root):
     """Nothing may be needed to be told what is missing."""
     code = ('import runpy, sys\n'

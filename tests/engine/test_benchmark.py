@@ -142,6 +142,7 @@ def test_precision():
         pass
 
 
+@pytest.mark.slow
 def test_engines_compute_the_same():
     rows = compare_engines((8, 16, 24), thin_bands((96, 130), 0.2, batch_size=2),
                            ('sparse', 'dense', 'auto'), device=torch.device('cpu'), iterations=1)

@@ -147,9 +147,10 @@ def relative(result, expected):
 SLIDE = dict(mode='slide', crop_size=(64, 64), stride=(40, 40))
 
 
-@pytest.mark.parametrize('build', [
-    build_plain, lambda: build_plain(test_cfg=SLIDE), build_refine,
-    lambda: build_refine(upsample='bilinear', low_res_size=(50, 47))])
+@pytest.mark.parametrize('build', [build_refine, *(pytest.param(
+    build, marks=pytest.mark.slow) for build in (
+        build_plain, lambda: build_plain(test_cfg=SLIDE),
+        lambda: build_refine(upsample='bilinear', low_res_size=(50, 47))))])
 @torch.no_grad()
 def test_openvino_gives_the_same_logits(build):
     """For batches and images of several sizes, by all that a model computes them with."""

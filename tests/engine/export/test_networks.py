@@ -31,7 +31,8 @@ def model(name):
     return net
 
 
-@pytest.mark.parametrize('name', [R18, pytest.param(PYR3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [R18, PYR3])
 def test_the_file_computes_what_the_model_does(tmp_path, name):
     assert export_onnx(model(name), tmp_path / 'm.onnx', (512, 1024), False).difference < 1e-4
 

@@ -180,8 +180,8 @@ def test_settings(name, include_argmax, tmp_path):
                 np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize('runtime', [
-    'onnxruntime', pytest.param('openvino', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('runtime', RUNTIMES)
 def test_crm_at_all_its_scales(crm_file, runtime):
     """Against the refiner itself, which goes tile by tile; an object that is too small stays."""
     model, path = crm_file
@@ -287,6 +287,7 @@ def test_the_program_beside_the_file(refining_file, tmp_path):
     assert run_onnx(path, tmp_path / 'nothing', '--out', out).returncode == 1
 
 
+@pytest.mark.slow
 def test_the_program_refines_masks(crm_file, tmp_path):
     model, path = crm_file
     picture = np.random.default_rng(3).integers(256, size=(60, 83, 3), dtype=np.uint8)

@@ -94,7 +94,7 @@ def test_six_stages_without_gradients_equal_the_oracle():
     assert relative_error([net(SparseMap.from_mask(image, mask))], [expected]) < 1e-5
 
 
-@pytest.mark.parametrize('padding', [0, 1])
+@pytest.mark.parametrize('padding', [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_six_stages_at_full_width_equal_the_oracle(padding):
     torch.manual_seed(0)
     net = randomize_norms(build(down_padding=padding)).eval()

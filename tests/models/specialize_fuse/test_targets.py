@@ -281,7 +281,7 @@ def test_coarse_first_is_overwriting_from_fine_to_coarse(size, strides):
     expected = maps[-1].numpy().copy()
     rows, columns = expected.shape[2:]
     for values, cells, stride in reversed(list(zip(maps, unity, strides, strict=False))):
-        ratio = stride // strides[-1]
+        ratio, values, cells = stride // strides[-1], values.numpy(), cells.numpy()
         for b, i, j in np.ndindex(2, rows, columns):
             if cells[b, 0, i // ratio, j // ratio]:
                 expected[b, :, i, j] = values[b, :, i // ratio, j // ratio]

@@ -80,7 +80,8 @@ def predicted(model, picture):
 
 
 @pytest.mark.parametrize('name', [
-    pytest.param(name, marks=[pytest.mark.slow] * name.startswith('ensemble')) for name in CASES])
+    pytest.param(name, marks=[pytest.mark.slow] * (not name.startswith('slide')))
+    for name in CASES])
 def test_the_file_gives_what_predict_gives(name, tmp_path):
     """Windows, padding, thresholds and channel order included."""
     include_argmax, cfg = CASES[name]

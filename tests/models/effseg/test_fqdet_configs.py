@@ -153,7 +153,8 @@ def test_table_4(capsys):
 
 @pytest.mark.parametrize('name', TRAINED)
 @pytest.mark.parametrize(('objects', 'by'), [
-    ((2, 1), 4), ((1,), 4), pytest.param((2, 1), 1, marks=pytest.mark.slow)])
+    ((2, 1), 4), pytest.param((1,), 4, marks=pytest.mark.slow),
+    pytest.param((2, 1), 1, marks=pytest.mark.slow)])
 def test_it_trains_and_predicts(name, objects, by):
     """A fourth as wide as the config's, and as wide."""
     model = thin(name, by=by)

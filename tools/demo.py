@@ -7,7 +7,7 @@ No download and no GPU. Three configs of this package are trained by mmengine's 
 3. SparseRefine on the frozen first one.
 
 Then all three label the same held-out scenes at full size, one image at a time and in turns, so
-that a busy machine slows them alike. Takes 7 to 10 minutes on two CPU cores.
+that a busy machine slows them alike. Takes 8 to 12 minutes on two CPU cores.
 """
 
 from __future__ import annotations

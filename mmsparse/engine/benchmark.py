@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from mmsparse.datasets.scenes import render_scene
 from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
 from mmsparse.preprocessing import plain_samples
-from mmsparse.sparse import SparseMap
+from mmsparse.sparse import Selection, SparseMap
 
 from .complexity import dense_macs
 from .machine import peak_memory, synchronize
@@ -113,9 +114,20 @@ def forced_selection(model: SparseRefineSegmentor, mask: Tensor) -> Iterator[Non
 
     With random weights a selector's choice means nothing, with a mask of the paper's density the
     time does.
+
+    Args:
+        model: whose selector.
+        mask: bool ``[B, H, W]`` of the images; what the model's preprocessor pads them with below
+            and at the right is not refined.
     """
     selector, original = model.selector, model.selector.forward
-    selector.forward = lambda *args: original(*args)._replace(mask=mask)
+
+    def choose(*args: Tensor) -> Selection:
+        selection = original(*args)
+        (H, W), (h, w) = selection.mask.shape[1:], mask.shape[1:]
+        return selection._replace(mask=F.pad(mask, (0, W - w, 0, H - h)))
+
+    selector.forward = choose
     try:
         yield
     finally:

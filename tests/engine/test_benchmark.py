@@ -17,7 +17,7 @@ from mmsparse.engine.machine import dense_conv_rate, peak_memory
 from mmsparse.engine.stages import StageClock
 from mmsparse.registry import MODELS
 from mmsparse.sparse import Topology
-from tests.models.tiny import batch, build_refine, refined_cfg, segmentor_cfg
+from tests.models.tiny import PREPROCESSOR, batch, build_refine, refined_cfg, segmentor_cfg
 
 STAGES = ['low-resolution pass', 'selection', 'gathering', 'U-Net', 'ensembling', 'write-back']
 
@@ -78,6 +78,15 @@ def test_forced_selection_is_undone():
         assert torch.equal(forced[i].selected.data[0], mask[i])
         assert torch.equal(again[i].selected.data[0], mask[i])
         assert not torch.equal(free[i].selected.data[0], mask[i])
+
+
+def test_a_forced_selection_leaves_padding_out():
+    """W-Net asks for sides that 8 divides: HRF's 1366 rows become 1368."""
+    model = build_refine(segmentor=segmentor_cfg(data_preprocessor=PREPROCESSOR | dict(
+        size=None, test_cfg=dict(size_divisor=32))))
+    row, = benchmark({'refined': model}, size=(90, 100), densities=dict(refined=0.1),
+                     iterations=1, warmup=1)
+    assert row.density == pytest.approx(0.1)
 
 
 def test_measures_models_in_turns():

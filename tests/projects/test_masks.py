@@ -14,6 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from mmsparse.engine.config import read_config
+from tests.tools.in_process import run_tool
 
 STUDY = 'projects/masks/configs'
 HEADS = {'mask-rcnn-plus': 'QueryMaskHead', 'pointrend-plus': 'QueryPointHead',
@@ -22,8 +23,8 @@ DATA = {'carparts-448': 18, 'scenes-1024x2048': 4}
 SIZE = (128, 160)
 
 
-def config(root, head, data):
-    cfg = read_config(str(root / STUDY / f'{head}_mnv2_3k_{data}.py'))
+def config(root, head, data, schedule='1xb2-750'):
+    cfg = read_config(str(root / STUDY / f'{head}_mnv2_{schedule}_{data}.py'))
     register_all_modules(init_default_scope=False)
     init_default_scope('mmdet')
     cfg.model.backbone.init_cfg = None
@@ -57,7 +58,8 @@ def test_names_are_unique(root):
         f'{folder}/**/*.py') if 'configs' in path.parts and '_base_' not in path.parts]
     assert len(names) == len(set(names))
     found = {path.stem for path in (root / STUDY).glob('*.py')}
-    assert found == {f'{head}_mnv2_3k_{data}' for head in HEADS for data in DATA}
+    assert found == {f'{head}_mnv2_{schedule}_{data}' for data in DATA for head, schedule in (
+        ('faster-rcnn', '1xb2-1500'), *((head, '1xb2-750') for head in HEADS))}
 
 
 @pytest.mark.parametrize('data', DATA)
@@ -76,9 +78,25 @@ def test_all_heads_share_everything_but_the_head(root, data):
         rest.append(plain)
     assert all(plain == rest[0] for plain in rest)
     cfg = configs['effseg']
-    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 3000
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 750
     flips = [step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomFlip']
     assert bool(flips) == (data == 'scenes-1024x2048')  # parts of cars know left from right
+
+
+@pytest.mark.parametrize('data', DATA)
+def test_heads_start_from_the_detector(root, data):
+    """It has the weights of all but the mask head."""
+    detector = config(root, 'faster-rcnn', data, '1xb2-1500')
+    assert detector.load_from is None
+    assert detector.train_cfg.max_iters == detector.param_scheduler[-1].end == 1500
+    folder = data.split('-')[0]
+    for head in HEADS:
+        cfg = config(root, head, data)
+        assert cfg.load_from == f'work_dirs/masks/{folder}/faster-rcnn/iter_1500.pth'
+        with torch.device('meta'):
+            starts, ends = (MODELS.build(c.model).state_dict() for c in (detector, cfg))
+        assert {name for name in ends if 'mask_head' not in name} == set(starts)
+        assert all(ends[name].shape == weight.shape for name, weight in starts.items())
 
 
 @pytest.mark.parametrize('head, data', [
@@ -127,3 +145,32 @@ def test_a_step_and_a_score(root, tmp_path, monkeypatch, head, data):
         evaluator.process(found, batch)
     figures = evaluator.evaluate(2)
     assert all(0 <= figures[f'coco/{kind}_mAP'] <= 1 for kind in ('bbox', 'segm', 'boundary'))
+
+
+@pytest.mark.slow
+def test_table(root, tmp_path, monkeypatch):
+    """Figures are those of the last validation; every head is timed on the annotated boxes."""
+    monkeypatch.setenv('MMSPARSE_DATA', str(tmp_path))
+    for head in HEADS:
+        cfg = config(root, head, 'carparts-448')
+        folder = tmp_path / 'runs' / 'carparts' / f'{head}-3'
+        log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
+        log.parent.mkdir(parents=True)
+        kinds = ('bbox_mAP', 'segm_mAP', 'segm_mAP_75', 'boundary_mAP')
+        log.write_text('\n'.join(json.dumps(line) for line in (
+            {f'coco/{kind}': 0.9 for kind in kinds}, {'loss': 1.0},
+            {f'coco/{kind}': 0.1 * i for i, kind in enumerate(kinds)})))
+        torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), folder / 'iter_1.pth')
+        (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
+    carparts(tmp_path, cfg.train_dataloader.dataset.metainfo.classes)
+    arguments = ('carparts-448', '--work-dirs', tmp_path / 'runs', '--out', tmp_path / 'table.json')
+    done = run_tool(root / 'projects/masks/table.py', *arguments, '--seeds', '3', cwd=root)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / 'table.json').read_text())['heads'].values()
+    assert len(rows) == len(HEADS)
+    for row in rows:
+        assert list(row['seeds'][0].values()) == pytest.approx([0, 10, 20, 30])
+        assert row['milliseconds'] > 0 and row['boxes'] == 2
+    done = run_tool(root / 'projects/masks/table.py', *arguments, '--seeds', '4', cwd=root)
+    assert done.returncode == 1
+    assert 'mask-rcnn-plus-4 has no log of a validation; train its head first' in done.stderr

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
@@ -78,6 +79,44 @@ def test_prepare_learn_and_predict(root, folder):
     with torch.no_grad():
         sample, = model.test_step(pseudo_collate([clean]))
     assert sample.pred_sem_seg.shape == SIZE and 0.4 < sample.selected.data.float().mean() < 0.51
+
+
+def prepared(folder):
+    """What prepare.py writes, of two pictures."""
+    for kind in ('h', 'g'):
+        for part, suffix in (('images', 'jpg'), ('labels', 'png')):
+            picture = cv2.imread(str(folder / f'hrf/{part}/06_{kind}.{suffix}'), -1)
+            (folder / 'prepared' / part).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f'prepared/{part}/06_{kind}.bmp'), picture)
+
+
+@pytest.mark.parametrize('name', [
+    'wnet_1xb4-1500_hrf-1366x2048', 'wnet_1xb4-2k_hrf-576x864',
+    pytest.param('swiftnet-ss_mnv2_1xb4-1500_hrf-1366x2048', marks=pytest.mark.slow)])
+def test_peers_learn_and_predict(root, folder, name):
+    cfg = read_config(root / f'projects/hrf/configs/{name}.py')
+    prepared(folder)
+    learn, score = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    learn.update(data_root=str(folder / 'prepared'), numbers=(6,))
+    for step in (*learn.pipeline, *score.pipeline):
+        if step.type == 'RandomCrop':
+            step.crop_size = (96, 96)
+        if 'scale' in step:
+            step.scale = SIZE[::-1]
+    if 'init_cfg' in cfg.model.backbone:
+        cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    data = DATASETS.build(learn)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    losses = model.train_step(pseudo_collate([data[0], data[1]]),
+                              build_optim_wrapper(model, cfg.optim_wrapper))
+    assert all(v.isfinite() for v in losses.values())
+    same = [n for n, p in model.named_parameters() if p.equal(before[n])]
+    assert not same, same
+    item = DATASETS.build(dict(score, numbers=(6,)))[0]
+    with torch.no_grad():
+        sample, = model.eval().test_step(pseudo_collate([item]))
+    assert sample.pred_sem_seg.shape == SIZE
 
 
 def test_front(root, folder):

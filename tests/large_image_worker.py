@@ -8,11 +8,11 @@ from mmseg.structures import SegDataSample
 import mmsparse  # noqa: F401
 from mmsparse.engine.benchmark import (
     forced_selection,
-    load_model,
     predict_time,
     scene_batch,
     thin_bands,
 )
+from mmsparse.engine.loading import load_model
 from mmsparse.engine.machine import peak_memory
 
 CONFIG = 'configs/sparserefine/sparserefine_fcn-hr16s_1xb1-400_scenes-1024x2048.py'

@@ -1,6 +1,7 @@
 """The floors of the house: imports point down, and each floor knows only what it may."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -35,6 +36,29 @@ def test_the_contracts_can_break(root, tmp_path):
     assert flipped != text
     (tmp_path / 'flipped.cfg').write_text(flipped)
     assert 'An import points down BROKEN' in lint(root, tmp_path / 'flipped.cfg').stdout
+
+
+def imported_names(path):
+    """The pairs of a module of ours and a name that a file takes from it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and not node.level and (
+                node.module.split('.')[0] in ('mmsparse', 'tests')):
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize('folder', ['tests', 'tools', 'projects'])
+def test_names_that_are_imported_exist(root, folder):
+    """Also in what runs by night, on a GPU or by hand, which nobody would see fail by day."""
+    names = {pair: path for path in sorted((root / folder).rglob('*.py'))
+             for pair in imported_names(path)}
+    assert len(names) > 20
+    missing = []
+    for (module, name), path in names.items():
+        found = importlib.import_module(module)
+        is_module = hasattr(found, '__path__') and importlib.util.find_spec(f'{module}.{name}')
+        if not is_module and not hasattr(found, name):
+            missing.append(f'{path.relative_to(root)}: {module} has no {name}')
+    assert not missing, missing
 
 
 def test_only_compat_knows_the_stack(root):

@@ -393,9 +393,13 @@ def test_fresh_clone(installer, tmp_path):
         else:
             shutil.copy(source, tmp_path / name)
 
+    # as from a shell, also if make runs the tests: a make in a make says where it is
+    shell = {name: value for name, value in os.environ.items()
+             if name not in ('MAKEFLAGS', 'MAKELEVEL', 'MFLAGS')}
+
     def make(target):
         result = subprocess.run(['make', target, f'PYTHON={sys.executable}'], cwd=tmp_path,
-                                capture_output=True, text=True)
+                                env=shell, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 

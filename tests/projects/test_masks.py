@@ -23,7 +23,7 @@ DATA = {'carparts-448': 18, 'scenes-1024x2048': 4}
 SIZE = (128, 160)
 
 
-def config(root, head, data, schedule='1xb2-750'):
+def config(root, head, data, schedule='1xb2-500'):
     cfg = read_config(str(root / STUDY / f'{head}_mnv2_{schedule}_{data}.py'))
     register_all_modules(init_default_scope=False)
     init_default_scope('mmdet')
@@ -59,7 +59,7 @@ def test_names_are_unique(root):
     assert len(names) == len(set(names))
     found = {path.stem for path in (root / STUDY).glob('*.py')}
     assert found == {f'{head}_mnv2_{schedule}_{data}' for data in DATA for head, schedule in (
-        ('faster-rcnn', '1xb2-1500'), *((head, '1xb2-750') for head in HEADS))}
+        ('faster-rcnn', '1xb2-1500'), *((head, '1xb2-500') for head in HEADS))}
 
 
 @pytest.mark.parametrize('data', DATA)
@@ -78,7 +78,7 @@ def test_all_heads_share_everything_but_the_head(root, data):
         rest.append(plain)
     assert all(plain == rest[0] for plain in rest)
     cfg = configs['effseg']
-    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 750
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 500
     flips = [step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomFlip']
     assert bool(flips) == (data == 'scenes-1024x2048')  # parts of cars know left from right
 

@@ -1,7 +1,7 @@
-# The detector of all heads and the schedule: a Mask R-CNN++ on a MobileNetV2, 750 iterations of two
+# The detector of all heads and the schedule: a Mask R-CNN++ on a MobileNetV2, 500 iterations of two
 # pictures from the weights of a trained detector without masks: faster-rcnn_mnv2_1xb2-1500_*.py.
 _base_ = '../../../coco128/configs/mask-rcnn-plus_mnv2_coco128-320.py'
-max_iters = 750
+max_iters = 500
 model = dict(
     train_cfg=dict(
         rpn_proposal=dict(max_per_img=500),

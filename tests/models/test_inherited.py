@@ -211,8 +211,8 @@ def test_align_corners_of_an_ensemble(align_corners):
 
 # ---- thresholds ---------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(('mode', 'threshold'), itertools.product(
-    ['component', 'prob'], [0.3, 0.5, 0.8]))
+@pytest.mark.parametrize(('mode', 'threshold'), list(itertools.product(
+    ['component', 'prob'], [0.3, 0.5, 0.8])))
 @torch.no_grad()
 def test_the_threshold_of_a_sigmoid_in_both_modes(mode, threshold):
     """A refiner that changes nothing leaves the classes that the threshold says."""

@@ -155,7 +155,7 @@ CASES = dict(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name, include_argmax', itertools.product(CASES, (True, False)))
+@pytest.mark.parametrize('name, include_argmax', list(itertools.product(CASES, (True, False))))
 def test_settings(name, include_argmax, tmp_path):
     """Selectors, budgets, ensemblers, features, padding, one channel."""
     model = refining(**CASES[name])

@@ -4,7 +4,8 @@ r"""Accuracy against time of the dense network at several sizes, and of refineme
 
 Every photograph goes through every model in turn, each computed in the fastest way of the CPU
 (OpenVINO, bfloat16); accuracy is that of the same passes. A time is that of `predict` on a
-preprocessed picture, to classes of the photograph's own size. Writes a JSON file beside the plot.
+preprocessed picture, to classes of the photograph's own size; memory is the highest of one such
+pass above that before it. Writes a JSON file beside the plot.
 """
 from __future__ import annotations
 
@@ -29,9 +30,10 @@ from rich.table import Table
 from mmsparse.engine import progress_display
 from mmsparse.engine.fusion import BACKENDS, DTYPES, fuse_for_inference
 from mmsparse.engine.loading import load_model
-from mmsparse.engine.machine import machine
+from mmsparse.engine.machine import machine, peak_memory
 
 ASPECT = 1104 / 1024  # of what W-Net sees, width to height
+STYLES = ('o-', 's', '*')
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Candidate:
     dataset: BaseSegDataset
     evaluator: Evaluator
     seconds: list[float] = field(default_factory=list)
+    peak: float = 0  # bytes
     figures: dict[str, float] = field(default_factory=dict)
 
 
@@ -50,7 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('refined', nargs='+', help='names of the zoo, or CONFIG=CHECKPOINT')
-    parser.add_argument('--dense', default='mmsparse://wnet_hrf')
+    parser.add_argument('--dense', default='mmsparse://wnet_hrf', help='at several heights')
+    parser.add_argument('--peers', nargs='+', default=[], metavar='CONFIG=CHECKPOINT',
+                        help='dense networks, each at the size of its config')
     parser.add_argument('--heights', type=int, nargs='+', metavar='H',
                         default=(512, 640, 768, 896, 1024, 1366, 2048), help='of the dense inputs')
     parser.add_argument('--backend', choices=BACKENDS, default=BACKENDS[-1])
@@ -91,27 +96,31 @@ def measure(candidates: dict[str, Candidate], passes: int) -> None:
                     entry.seconds.append(time.perf_counter() - start)
                     progress.advance(task)
                 entry.evaluator.process(samples)
+        for entry in candidates.values():
+            batch = entry.model.data_preprocessor(pseudo_collate([entry.dataset[0]]))
+            entry.peak = peak_memory(
+                lambda entry=entry, batch=batch: entry.model(**batch, mode='predict'),
+                torch.device('cpu'))
     for entry in candidates.values():
-        figures = dict(entry.evaluator.evaluate(count), seconds=statistics.median(entry.seconds))
+        figures = dict(entry.evaluator.evaluate(count), seconds=statistics.median(entry.seconds),
+                       gib=entry.peak / 2**30)
         entry.figures = {key: float(value) for key, value in figures.items()}
 
 
-def draw(dense: dict[str, Candidate], refined: dict[str, Candidate], title: str, path: Path
-         ) -> None:
-    """The dense models as a line, the refined as stars."""
+def draw(groups: dict[str, dict[str, Candidate]], title: str, path: Path) -> None:
+    """Every group in a style of its own, the first as a line."""
     mpl.use('Agg')
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
-    for group, style, label in ((dense, 'o-', 'dense, by the height of its input'),
-                                (refined, '*', 'refined')):
+    for (label, group), style in zip(groups.items(), STYLES, strict=True):
         seconds = [entry.figures['seconds'] for entry in group.values()]
         accuracy = [entry.figures['mIoU'] for entry in group.values()]
-        axes.plot(seconds, accuracy, style, label=label, markersize=14 if group is refined else 6)
+        axes.plot(seconds, accuracy, style, label=label, markersize=14 if style == '*' else 6)
         for name, x, y in zip(group, seconds, accuracy, strict=True):
+            beside = style == STYLES[0]
             axes.annotate(name, (x, y), textcoords='offset points',
-                          xytext=(0, -18) if group is refined else (8, -4),
-                          ha='center' if group is refined else 'left')
+                          xytext=(8, -4) if beside else (0, -18), ha='left' if beside else 'center')
     axes.set(xlabel='seconds per photograph of 8 megapixels', ylabel='mIoU %', title=title)
     axes.margins(x=0.15, y=0.08)
     axes.legend(loc='lower left')
@@ -130,19 +139,22 @@ def main() -> None:
 
     network = load(args.dense)
     dense = {str(height): candidate(network, height) for height in args.heights}
-    refined = {Path(name.partition('=')[0]).stem.partition('_')[0]: candidate(load(name))
-               for name in args.refined}
-    measure(dense | refined, args.passes)
+    peers, refined = ({Path(name.partition('=')[0]).stem.partition('_')[0]: candidate(load(name))
+                       for name in names} for names in (args.peers, args.refined))
+    groups = {'dense, by the height of its input': dense, 'dense, trained for its size': peers,
+              'refined': refined}
+    candidates = dense | peers | refined
+    measure(candidates, args.passes)
     facts = machine(torch.device('cpu'))
     keys = ('seconds', *(key for key in next(iter(dense.values())).figures if key != 'seconds'))
     table = Table('', *keys)
-    for name, entry in (dense | refined).items():
+    for name, entry in candidates.items():
         table.add_row(name, *(f'{entry.figures[key]:.2f}' for key in keys))
     Console(width=160).print(table)
     args.out.with_suffix('.json').write_text(json.dumps(dict(
         machine=facts, backend=args.backend, dtype=args.dtype,
-        rows={name: entry.figures for name, entry in (dense | refined).items()}), indent=2) + '\n')
-    draw(dense, refined, f'HRF, {facts["device"]}', args.out)
+        rows={name: entry.figures for name, entry in candidates.items()}), indent=2) + '\n')
+    draw(groups, f'HRF, {facts["device"]}', args.out)
 
 
 if __name__ == '__main__':

@@ -21,11 +21,11 @@ LOW, HIGH, SIZE = (40, 56), (96, 136), (192, 272)
 
 @pytest.fixture
 def folder(root, tmp_path, monkeypatch):
-    """Photographs of number 6 with a bright strip, labeled 2; weights of a W-Net."""
+    """Photographs of number 6 with a bright strip, labeled 2, and a dark one, 1; a W-Net."""
     for kind in ('h', 'g', 'dr'):
         image = np.random.default_rng(0).integers(0, 60, (*SIZE, 3), np.uint8)
         label = np.zeros(SIZE, np.uint8)
-        image[60:88], label[60:88] = 200, 2
+        image[60:88], label[60:88], label[100:110] = 200, 2, 1
         label[:, -10:] = 255
         for name, picture in ((f'images/06_{kind}.jpg', image), (f'labels/06_{kind}.png', label)):
             path = tmp_path / 'hrf' / name
@@ -119,24 +119,42 @@ def test_peers_learn_and_predict(root, folder, name):
     assert sample.pred_sem_seg.shape == SIZE
 
 
-def test_front(root, folder):
-    """Both kinds of models are scored and timed on the same photographs, and drawn."""
-    numbers = 'test_dataloader = val_dataloader = dict(dataset=dict(numbers=(6,)))\n'
-    (folder / 'dense.py').write_text(
-        f"_base_ = '{root / 'configs/wnet/wnet_hrf-1024x1104.py'}'\n{numbers}")
+@pytest.fixture
+def refined(root, folder):
+    """A config and a checkpoint of a refiner from random weights, of small pictures."""
     (folder / 'refined.py').write_text(
         f"_base_ = '{root / REFINER}'\n_base_.test_pipeline[1].scale = {HIGH[::-1]}\n"
         'test_dataloader = dict(dataset=dict(numbers=(6,), pipeline=_base_.test_pipeline))\n'
         "model = dict(segmentor_checkpoint=None, "
         f"low_res_size={LOW}, selector=dict(max_density=0.5))\n")
-    refined = MODELS.build(read_config(folder / 'refined.py').model)
-    torch.save(dict(state_dict=refined.state_dict()), folder / 'refined.pth')
+    model = MODELS.build(read_config(folder / 'refined.py').model)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'refined.pth')
+    return folder / 'refined.py', folder / 'refined.pth'
+
+
+def test_front(root, folder, refined):
+    """Both kinds of models are scored and timed on the same photographs, and drawn."""
+    (folder / 'dense.py').write_text(
+        f"_base_ = '{root / 'configs/wnet/wnet_hrf-1024x1104.py'}'\n"
+        'test_dataloader = val_dataloader = dict(dataset=dict(numbers=(6,)))\n')
     done = run_tool(
-        root / 'projects/hrf/front.py', f'{folder}/refined.py={folder}/refined.pth', '--dense',
+        root / 'projects/hrf/front.py', '='.join(map(str, refined)), '--dense',
         f'{folder}/dense.py={folder}/wnet.pth', '--heights', '32', '64', '--passes', '1',
+        '--peers', f'{folder}/dense.py={folder}/wnet.pth',
         '--backend', 'torch', '--dtype', 'float32', '--out', folder / 'front.png', cwd=root)
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(folder / 'front.png')) is not None
     rows = json.loads((folder / 'front.json').read_text())['rows']
-    assert list(rows) == ['32', '64', 'refined']
-    assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 for row in rows.values())
+    assert list(rows) == ['32', '64', 'dense', 'refined']
+    assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 and row['gib'] > 0
+               for row in rows.values())
+
+
+def test_offsets(root, refined):
+    done = run_tool(root / 'projects/hrf/offsets.py', *refined, cwd=root)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split('│')[1:-1]]
+            for line in done.stdout.splitlines() if line.startswith('│')]
+    assert [row[0] for row in rows] == ['-0.6', '-0.4', '-0.2', '0', '0.2', '0.4']
+    recalls = [float(row[3]) for row in rows]  # less background, more vessels
+    assert sorted(recalls, reverse=True) == recalls and len(set(recalls)) > 1

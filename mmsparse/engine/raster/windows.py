@@ -287,6 +287,10 @@ def refuse_settings(model: SparseRefineSegmentor) -> None:
     if model.low_res_size is not None:
         raise ValueError(f'model.low_res_size is {model.low_res_size}, but a raster has any size: '
                          'set it to None, and model.low_res_scale to the share that it is')
+    if model.low_res_flips:
+        raise ValueError(f'model.low_res_flips is {model.low_res_flips}, but the cells of a '
+                         'flipped picture begin at its far side, which a window does not see: set '
+                         'it to ()')
     if model.selector.max_points is not None:
         raise ValueError('model.selector.max_points is a number for a whole picture: set '
                          'max_density, a share of each window, instead')

@@ -1,6 +1,8 @@
 """The segmentor that SparseRefine refines, asked about small images."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor
@@ -8,12 +10,15 @@ from torch import Tensor
 from mmsparse.hosts import warn_of_probabilities
 from mmsparse.preprocessing import batch_metas
 
+FLIPS = dict(horizontal=(3,), vertical=(2,), diagonal=(2, 3))  # mmcv's names; of [B, C, h, w]
 
-def class_scores(segmentor: BaseSegmentor, images: Tensor) -> Tensor:
+
+def class_scores(segmentor: BaseSegmentor, images: Tensor, flips: Sequence[str] = ()) -> Tensor:
     """A segmentor's scores of every class.
 
     Args:
         images: normalized, ``[B, 3, h, w]``.
+        flips: names of ``FLIPS``; the scores are the mean over the images and these views of them.
 
     Returns:
         ``[B, K, h, w]``; of a head with one sigmoid channel ``z`` the two of ``(0, z)``.
@@ -21,6 +26,15 @@ def class_scores(segmentor: BaseSegmentor, images: Tensor) -> Tensor:
     Raises:
         ValueError: the scores hold NaN.
     """
+    scores = scores_of_view(segmentor, images)
+    for flip in flips:
+        dims = FLIPS[flip]
+        scores = scores + scores_of_view(segmentor, images.flip(dims)).flip(dims)
+    return scores / (1 + len(flips)) if flips else scores
+
+
+def scores_of_view(segmentor: BaseSegmentor, images: Tensor) -> Tensor:
+    """:func:`class_scores` without flips."""
     # Heads resize to the size in the metas, so these must speak of the small image.
     scores = segmentor.inference(images, batch_metas(images))
     # A graph that is exported cannot look at values. The sum alone: also of two infinities.

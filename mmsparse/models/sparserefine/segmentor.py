@@ -39,7 +39,7 @@ from mmsparse.sparse.upsampled import MODES, classes_of
 
 from .head import inherit
 from .indexed import IndexedLogits
-from .low_resolution import class_scores
+from .low_resolution import FLIPS, class_scores
 from .selectors import LearnableSelector
 from .weights import refuse_foreign_weights
 from .windows import check_test_cfg, is_size, refine_windows
@@ -116,6 +116,9 @@ class SparseRefineSegmentor(BaseSegmentor):
             which contains them.
         low_res_scale: low-resolution size as a share of the input's, in ``(0, 1]``.
         low_res_size: fixed low-resolution size ``(h, w)`` instead of ``low_res_scale``.
+        low_res_flips: the segmentor's scores are the mean over the small image and these flips of
+            it, of ``'horizontal'``, ``'vertical'`` and ``'diagonal'`` (both): better scores, and a
+            better selection, for a low-resolution pass each.
         features: what is known of a selected pixel, in this order: ``'rgb'``, its normalized color;
             ``'p'``, its low-resolution class probabilities. The paper reads color alone; where
             color does not tell classes apart (arteries and veins), the probabilities do. The
@@ -156,6 +159,7 @@ class SparseRefineSegmentor(BaseSegmentor):
                  segmentor_checkpoint: str | None = None,
                  low_res_scale: float = 0.5,
                  low_res_size: tuple[int, int] | None = None,
+                 low_res_flips: Sequence[str] = (),
                  features: Sequence[str] = ('rgb',),
                  upsample: str = 'nearest',
                  probabilities: bool | None = None,
@@ -174,6 +178,9 @@ class SparseRefineSegmentor(BaseSegmentor):
             raise ValueError(f'low_res_scale must be in (0, 1], got {low_res_scale!r}')
         if low_res_size is not None and not is_size(low_res_size):
             raise ValueError(f'low_res_size must be (h, w) in pixels, got {low_res_size!r}')
+        if len(set(low_res_flips)) < len(low_res_flips) or not set(low_res_flips) <= set(FLIPS):
+            raise ValueError(
+                f'low_res_flips must be some of {tuple(FLIPS)}, got {low_res_flips!r}')
         if not features or len(set(features)) < len(features) or not set(features) <= set(FEATURES):
             raise ValueError(f'features must be some of {FEATURES}, got {features!r}')
         if upsample not in MODES:
@@ -185,6 +192,7 @@ class SparseRefineSegmentor(BaseSegmentor):
                              'the segmentor in segmentor_checkpoint')
         self.low_res_scale = low_res_scale
         self.low_res_size = low_res_size
+        self.low_res_flips = tuple(low_res_flips)
         self.features = tuple(features)
         self.upsample = upsample
         self.joint_aug = joint_aug
@@ -252,7 +260,7 @@ class SparseRefineSegmentor(BaseSegmentor):
         """The frozen segmentor's scores ``[B, K, h, w]`` of images resized to ``size = (h, w)``."""
         low = inputs if size == tuple(map(int, inputs.shape[2:])) else F.interpolate(
             inputs, size=size, mode='bilinear', align_corners=False)
-        return class_scores(self.segmentor, low)
+        return class_scores(self.segmentor, low, self.low_res_flips)
 
     def upsampled(self, scores: Tensor, size: tuple[int, int]) -> UpsampledLogits:
         """The segmentor's scores ``[B, K, h, w]``, read at full resolution, ``size = (H, W)``."""
@@ -287,7 +295,8 @@ class SparseRefineSegmentor(BaseSegmentor):
     @torch.no_grad()
     def clean_logits(self, images: Tensor) -> Tensor:
         """The frozen segmentor's logits ``[B, K, h, w]`` of images ``[B, 3, h, w]`` as loaded."""
-        scores = class_scores(self.segmentor, prepare(images, self.data_preprocessor))
+        scores = class_scores(
+            self.segmentor, prepare(images, self.data_preprocessor), self.low_res_flips)
         return logits_of(scores) if self.probabilities else scores
 
     def valid(self, inputs: Tensor, low: UpsampledLogits, placements: list[Placement]

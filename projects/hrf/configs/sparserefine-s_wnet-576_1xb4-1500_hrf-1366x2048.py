@@ -1,5 +1,5 @@
 # As sparserefine-s_wnet_1xb4-1500_hrf-1366x2048, from the same weights, on the low-resolution segmentor
-# of our own: wnet_1xb4-2k_hrf-576x864. alpha is set by calibrate.
+# of our own: wnet_1xb4-2k_hrf-576x864.
 _base_ = '../../../configs/sparserefine/sparserefine-s_wnet_1xb4-1500_hrf-1366x2048.py'
 scores = f'{_base_.prepared}/wnet-576'
 model = dict(

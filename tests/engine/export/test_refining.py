@@ -150,7 +150,8 @@ CASES = dict(
     padded_sigmoid=SIGMOID | dict(
         data_preprocessor=dict(PREPROCESSOR, size=None, test_cfg=dict(size_divisor=32)),
         selector=dict(max_points=700)),
-    near_boundaries=dict(selector=dict(type='mmsparse.BoundarySelector', radius=0.02)),
+    near_boundaries=dict(
+        selector=dict(type='mmsparse.BoundarySelector', radius=0.02), low_res_flips=('diagonal',)),
     learned_selector=dict(learned=True))
 
 

@@ -299,6 +299,7 @@ def test_misuse(model, picture, tmp_path):
     fails('is no segmentor', nn.Linear(1, 1), TypeError)
     for message, settings in {
             'low_res_size is': dict(low_res_size=(64, 64)),
+            'low_res_flips is': dict(low_res_flips=('vertical',)),
             'max_points is a number': dict(
                 selector=dict(type='mmsparse.EntropySelector', alpha=1, max_points=9)),
             'BoundarySelector': dict(selector=dict(type='mmsparse.BoundarySelector'))}.items():

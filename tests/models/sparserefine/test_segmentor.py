@@ -322,6 +322,33 @@ def test_budget_is_reported_in_the_data_sample():
         assert sample.metainfo['selection_threshold'] > 0.1
 
 
+@torch.no_grad()
+def test_low_resolution_scores_are_the_mean_over_flips():
+    """Of the small image, in prediction and where the clean image is read in training."""
+    flips = {'horizontal': [3], 'vertical': [2], 'diagonal': [2, 3]}
+    model = build_refine(low_res_size=(36, 40), low_res_flips=('horizontal', 'diagonal'))
+    plain = build_refine(low_res_size=(36, 40))
+    images = torch.randint(256, (2, 3, 72, 80), dtype=torch.uint8)
+    normalized = model.data_preprocessor.mean, model.data_preprocessor.std
+    inputs = (images.flip(1) - normalized[0]) / normalized[1]  # BGR
+    small = F.interpolate(inputs, size=(36, 40), mode='bilinear')
+
+    def mean(x):
+        views = [[], flips['horizontal'], flips['diagonal']]
+        return torch.stack([plain.segmentor.encode_decode(
+            x.flip(dims), [dict(img_shape=tuple(x.shape[2:]))] * 2).flip(dims)
+            for dims in views]).mean(0)
+
+    torch.testing.assert_close(model.low_resolution(inputs).scores, mean(small))
+    torch.testing.assert_close(model.clean_logits(images), mean(inputs), rtol=1e-4, atol=1e-4)
+    assert not model.low_resolution(inputs).scores.allclose(plain.low_resolution(inputs).scores)
+    symmetric = build_refine(low_res_size=(36, 40), low_res_flips=tuple(flips))
+    scores = symmetric.low_resolution(inputs).scores
+    for dims in flips.values():
+        torch.testing.assert_close(
+            symmetric.low_resolution(inputs.flip(dims)).scores.flip(dims), scores)
+
+
 # ---- configuration and bad input ----------------------------------------------------------
 
 
@@ -342,6 +369,8 @@ def test_a_minimal_config_takes_everything_else_from_the_segmentor():
     (dict(low_res_scale=1.5), r'low_res_scale must be in \(0, 1\], got 1.5'),
     *((dict(low_res_size=size), r'low_res_size must be \(h, w\)')
       for size in [(64,), 64, (64, 0), (64, -1), (64.5, 64), (True, 64), '64']),
+    *((dict(low_res_flips=flips), r"low_res_flips must be some of \('horizontal', 'vertical', ")
+      for flips in ['horizontal', ('up',), ('vertical', 'vertical')]),
     *((dict(test_cfg=dict(SLIDE, **{key: value})), rf'test_cfg.{key} must be \(height, width\)')
       for key in ('crop_size', 'stride')
       for value in [64, None, (64,), (0, 32), (-8, 32), (32.0, 32), (32, True), '64', [[1, 2], 3]]),

@@ -4,8 +4,7 @@ r"""Accuracy against time of the dense network at several sizes, and of refineme
 
 Every photograph goes through every model in turn, each computed in the fastest way of the CPU
 (OpenVINO, bfloat16); accuracy is that of the same passes. A time is that of `predict` on a
-preprocessed picture, to classes of the photograph's own size; memory is the highest of one such
-pass above that before it. Writes a JSON file beside the plot.
+preprocessed picture, to classes of the photograph's own size. Writes a JSON file beside the plot.
 """
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from rich.table import Table
 from mmsparse.engine import progress_display
 from mmsparse.engine.fusion import BACKENDS, DTYPES, fuse_for_inference
 from mmsparse.engine.loading import load_model
-from mmsparse.engine.machine import machine, peak_memory
+from mmsparse.engine.machine import machine
 
 ASPECT = 1104 / 1024  # of what W-Net sees, width to height
 STYLES = ('o-', 's', '*')
@@ -44,7 +43,6 @@ class Candidate:
     dataset: BaseSegDataset
     evaluator: Evaluator
     seconds: list[float] = field(default_factory=list)
-    peak: float = 0  # bytes
     figures: dict[str, float] = field(default_factory=dict)
 
 
@@ -96,14 +94,8 @@ def measure(candidates: dict[str, Candidate], passes: int) -> None:
                     entry.seconds.append(time.perf_counter() - start)
                     progress.advance(task)
                 entry.evaluator.process(samples)
-        for entry in candidates.values():
-            batch = entry.model.data_preprocessor(pseudo_collate([entry.dataset[0]]))
-            entry.peak = peak_memory(
-                lambda entry=entry, batch=batch: entry.model(**batch, mode='predict'),
-                torch.device('cpu'))
     for entry in candidates.values():
-        figures = dict(entry.evaluator.evaluate(count), seconds=statistics.median(entry.seconds),
-                       gib=entry.peak / 2**30)
+        figures = dict(entry.evaluator.evaluate(count), seconds=statistics.median(entry.seconds))
         entry.figures = {key: float(value) for key, value in figures.items()}
 
 

@@ -146,8 +146,7 @@ def test_front(root, folder, refined):
     assert cv2.imread(str(folder / 'front.png')) is not None
     rows = json.loads((folder / 'front.json').read_text())['rows']
     assert list(rows) == ['32', '64', 'dense', 'refined']
-    assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 and row['gib'] > 0
-               for row in rows.values())
+    assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 for row in rows.values())
 
 
 def test_offsets(root, refined):

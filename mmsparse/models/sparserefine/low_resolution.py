@@ -8,9 +8,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor
 
 from mmsparse.hosts import warn_of_probabilities
-from mmsparse.preprocessing import batch_metas
-
-FLIPS = dict(horizontal=(3,), vertical=(2,), diagonal=(2, 3))  # mmcv's names; of [B, C, h, w]
+from mmsparse.preprocessing import FLIPS, batch_metas
 
 
 def class_scores(segmentor: BaseSegmentor, images: Tensor, flips: Sequence[str] = ()) -> Tensor:
@@ -18,7 +16,8 @@ def class_scores(segmentor: BaseSegmentor, images: Tensor, flips: Sequence[str] 
 
     Args:
         images: normalized, ``[B, 3, h, w]``.
-        flips: names of ``FLIPS``; the scores are the mean over the images and these views of them.
+        flips: names of :data:`~mmsparse.preprocessing.FLIPS`; the scores are the mean over the
+            images and these views of them.
 
     Returns:
         ``[B, K, h, w]``; of a head with one sigmoid channel ``z`` the two of ``(0, z)``.

@@ -24,6 +24,7 @@ from mmsparse.eager import eager
 from mmsparse.hosts import gives_probabilities, ignore_index_of, last_head
 from mmsparse.labels import check_first_labels
 from mmsparse.preprocessing import (
+    FLIPS,
     Placement,
     batch_metas,
     placements_of,
@@ -39,7 +40,7 @@ from mmsparse.sparse.upsampled import MODES, classes_of
 
 from .head import inherit
 from .indexed import IndexedLogits
-from .low_resolution import FLIPS, class_scores
+from .low_resolution import class_scores
 from .selectors import LearnableSelector
 from .weights import refuse_foreign_weights
 from .windows import check_test_cfg, is_size, refine_windows

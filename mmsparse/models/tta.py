@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmsparse.hosts import gives_probabilities, last_head, warn_of_probabilities
 from mmsparse.registry import MODELS
+from mmsparse.sparse.upsampled import classes_of
 
 
 @MODELS.register_module()
@@ -55,7 +56,7 @@ class SegTTAModel(StockTTAModel):
         if len(mean) == 1:
             classes = mean > last_head(self.module).threshold
         else:
-            classes = mean.argmax(0, keepdim=True)
+            classes = classes_of(mean[None])
         merged = SegDataSample(metainfo=views[0].metainfo)
         labels = {name: views[0].get(name) for name in views[0].keys() if name.startswith('gt_')}
         merged.set_data(labels | dict(pred_sem_seg=PixelData(data=classes.long())))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper
+from mmengine.structures import PixelData
 from mmengine.utils import deprecated_api_warning
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS as MMSEG_MODELS
@@ -400,14 +401,20 @@ class SparseRefineSegmentor(BaseSegmentor):
             refined: logits ``[N, K]`` of the selected pixels.
         """
         low_classes = batch.low.classes()
-        same_size = all(place.size == place.ori_shape for place in batch.placements)
         maps = dict(low_res_sem_seg=low_classes, selected=batch.selection.mask)
-        if self.test_cfg['seg_logits'] or not same_size:
-            # A resized prediction is the arg-max of resized logits: mmseg's way needs them all.
+        if self.test_cfg['seg_logits']:
             self.postprocess_result(self.write_logits(batch, refined), data_samples)
-        else:
+        elif all(place.size == place.ori_shape for place in batch.placements):
             maps['pred_sem_seg'] = batch.pixels.write(
                 low_classes.clone(), classes_of(refined, self.threshold))
+        else:
+            # The classes of the resized logits, which are larger than all else, band by band.
+            logits = batch.pixels.write(batch.low.full(), refined)
+            for sample, place, image in zip(data_samples, batch.placements, logits, strict=True):
+                resized = UpsampledLogits(
+                    place.upright(image)[None], place.ori_shape, mode='bilinear',
+                    align_corners=self.align_corners, threshold=self.threshold)
+                sample.pred_sem_seg = PixelData(data=resized.classes())
         store_maps(data_samples, batch.placements, **maps)
 
     def write_logits(self, batch: Refinable, refined: Tensor) -> Tensor:

@@ -38,9 +38,14 @@ def test_one_sigmoid_channel_is_two_classes(upsample):
         assert torch.equal(sample.pred_sem_seg.data[certain[i]], classes[certain[i]])
         agree = (sample.low_res_sem_seg.data[0] == (probability[i] > 0.3)).float().mean()
         assert agree > 0.999
-    model.test_cfg['seg_logits'] = False
-    for i, sample in enumerate(model.predict(**batch(model, num_classes=2))):
-        a, b = sample.pred_sem_seg.data, samples[i].pred_sem_seg.data
-        assert torch.equal(a.view_as(b)[certain[i]], b[certain[i]])
+    for size in ((96, 101), (150, 99)):
+        model.test_cfg['seg_logits'] = True
+        whole = model.predict(**batch(model, num_classes=2, ori_shape=size))
+        model.test_cfg['seg_logits'] = False
+        for sample, expected in zip(model.predict(**batch(model, num_classes=2, ori_shape=size)),
+                                    whole, strict=True):
+            clear_cut = (expected.seg_logits.data - 0.3).abs() > 1e-4  # probabilities, as mmseg's
+            assert torch.equal(sample.pred_sem_seg.data.view(1, *size)[clear_cut],
+                               expected.pred_sem_seg.data[clear_cut].long())
     with torch.enable_grad():
         model.train().loss(**data)['decode.loss_ensemble_ce'].backward()

@@ -107,17 +107,32 @@ def test_padding_is_cut_off_and_never_selected(seg_logits):
 
 
 @torch.no_grad()
-def test_flip_and_other_original_size_fall_back_to_logits():
+def test_class_maps_of_a_flipped_image_are_flipped_back():
     model = build_refine(test_cfg=dict(mode='whole', seg_logits=False))
     flipped = batch(model, flip=True, flip_direction='horizontal')
     plain = model.predict(**batch(model))
     for a, b in zip(model.predict(**flipped), plain, strict=True):
         for name in ('pred_sem_seg', 'selected', 'low_res_sem_seg'):
             assert torch.equal(a.get(name).data.flip(-1).squeeze(0), b.get(name).data.squeeze(0))
-    other = model.predict(**batch(model, ori_shape=(192, 202)))
-    for sample in other:
-        assert sample.pred_sem_seg.shape == sample.selected.shape == (192, 202)
-        assert 'seg_logits' in sample
+
+
+@MODES
+@pytest.mark.parametrize('meta', [
+    dict(), dict(img_padding_size=[2, 5, 3, 16]), dict(flip=True, flip_direction='vertical')])
+@pytest.mark.parametrize('ori_shape', [(192, 202), (300, 77), (60, 65)])
+@torch.no_grad()
+def test_class_maps_of_another_size_are_those_of_the_resized_logits(upsample, meta, ori_shape):
+    """As mmseg resizes, without a map of logits in the result."""
+    model = build_refine(upsample=upsample)
+    expected = model.predict(**batch(model, ori_shape=ori_shape, **meta))
+    model.test_cfg['seg_logits'] = False
+    for sample, whole in zip(
+            model.predict(**batch(model, ori_shape=ori_shape, **meta)), expected, strict=True):
+        assert 'seg_logits' not in sample and sample.selected.shape == ori_shape
+        first, second = whole.seg_logits.data.topk(2, dim=0).values
+        clear = first - second > 1e-4
+        assert clear.float().mean() > 0.99
+        assert torch.equal(sample.pred_sem_seg.data[0][clear], whole.pred_sem_seg.data[0][clear])
 
 
 @MODES

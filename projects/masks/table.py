@@ -1,6 +1,6 @@
 r"""One row for each mask head: how exact its masks are, and what the head takes.
 
-    python projects/masks/table.py carparts-448 --seeds 0 1
+    python projects/masks/table.py carparts-320 --seeds 0 1
 
 Accuracy is what the last validation of `work_dirs/masks/<data>/<head>-<seed>` logged. Times are
 those of the mask heads alone, RoI features and query included, masks not pasted, on the annotated
@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data', help='the end of the names of the configs: carparts-448')
+    parser.add_argument('data', help='the end of the names of the configs: carparts-320')
     parser.add_argument('--seeds', type=int, nargs='+', default=(0,))
     parser.add_argument('--work-dirs', type=Path, default=Path('work_dirs/masks'))
     parser.add_argument('--images', type=int, default=50, help='that heads are timed on')

@@ -19,11 +19,15 @@ from tests.tools.in_process import run_tool
 STUDY = 'projects/masks/configs'
 HEADS = {'mask-rcnn-plus': 'QueryMaskHead', 'pointrend-plus': 'QueryPointHead',
          'refinemask-plus': 'QueryRefineMaskHead', 'effseg': 'EffSegMaskHead'}
-DATA = {'carparts-448': 18, 'scenes-1024x2048': 4}
+DATA = {'carparts-320': 18, 'scenes-1024x2048': 4}
+# of the detector, and of the heads after it
+ITERATIONS = {'carparts-320': (2000, 400), 'scenes-1024x2048': (1000, 400)}
+SCHEDULES = {'carparts-320': ('1xb4-2k', '1xb4-400'), 'scenes-1024x2048': ('1xb2-1k', '1xb2-400')}
 SIZE = (128, 160)
 
 
-def config(root, head, data, schedule='1xb2-500'):
+def config(root, head, data):
+    schedule = SCHEDULES[data][head in HEADS]
     cfg = read_config(str(root / STUDY / f'{head}_mnv2_{schedule}_{data}.py'))
     register_all_modules(init_default_scope=False)
     init_default_scope('mmdet')
@@ -58,8 +62,8 @@ def test_names_are_unique(root):
         f'{folder}/**/*.py') if 'configs' in path.parts and '_base_' not in path.parts]
     assert len(names) == len(set(names))
     found = {path.stem for path in (root / STUDY).glob('*.py')}
-    assert found == {f'{head}_mnv2_{schedule}_{data}' for data in DATA for head, schedule in (
-        ('faster-rcnn', '1xb2-1500'), *((head, '1xb2-500') for head in HEADS))}
+    assert found == {f'{head}_mnv2_{SCHEDULES[data][head in HEADS]}_{data}'
+                     for data in DATA for head in ('faster-rcnn', *HEADS)}
 
 
 @pytest.mark.parametrize('data', DATA)
@@ -78,7 +82,7 @@ def test_all_heads_share_everything_but_the_head(root, data):
         rest.append(plain)
     assert all(plain == rest[0] for plain in rest)
     cfg = configs['effseg']
-    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 500
+    assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == ITERATIONS[data][1]
     flips = [step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomFlip']
     assert bool(flips) == (data == 'scenes-1024x2048')  # parts of cars know left from right
 
@@ -86,13 +90,14 @@ def test_all_heads_share_everything_but_the_head(root, data):
 @pytest.mark.parametrize('data', DATA)
 def test_heads_start_from_the_detector(root, data):
     """It has the weights of all but the mask head."""
-    detector = config(root, 'faster-rcnn', data, '1xb2-1500')
+    detector = config(root, 'faster-rcnn', data)
+    iterations, _ = ITERATIONS[data]
     assert detector.load_from is None
-    assert detector.train_cfg.max_iters == detector.param_scheduler[-1].end == 1500
+    assert detector.train_cfg.max_iters == detector.param_scheduler[-1].end == iterations
     folder = data.split('-')[0]
     for head in HEADS:
         cfg = config(root, head, data)
-        assert cfg.load_from == f'work_dirs/masks/{folder}/faster-rcnn/iter_1500.pth'
+        assert cfg.load_from == f'work_dirs/masks/{folder}/faster-rcnn/iter_{iterations}.pth'
         with torch.device('meta'):
             starts, ends = (MODELS.build(c.model).state_dict() for c in (detector, cfg))
         assert {name for name in ends if 'mask_head' not in name} == set(starts)
@@ -100,14 +105,14 @@ def test_heads_start_from_the_detector(root, data):
 
 
 @pytest.mark.parametrize('head, data', [
-    ('effseg', 'carparts-448'), ('effseg', 'scenes-1024x2048'),
+    ('effseg', 'carparts-320'), ('effseg', 'scenes-1024x2048'),
     *(pytest.param(head, data, marks=pytest.mark.slow) for head in HEADS for data in DATA
       if head != 'effseg')])
 def test_a_step_and_a_score(root, tmp_path, monkeypatch, head, data):
     monkeypatch.setenv('MMSPARSE_DATA', str(tmp_path))
     cfg = config(root, head, data)
     train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
-    if data == 'carparts-448':
+    if data == 'carparts-320':
         carparts(tmp_path, train.metainfo.classes)
     for part in (train, val) if 'scenes' in data else ():
         part.update(length=2, size=(192, 256), min_area=100)
@@ -152,7 +157,7 @@ def test_table(root, tmp_path, monkeypatch):
     """Figures are those of the last validation; every head is timed on the annotated boxes."""
     monkeypatch.setenv('MMSPARSE_DATA', str(tmp_path))
     for head in HEADS:
-        cfg = config(root, head, 'carparts-448')
+        cfg = config(root, head, 'carparts-320')
         folder = tmp_path / 'runs' / 'carparts' / f'{head}-3'
         log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
         log.parent.mkdir(parents=True)
@@ -163,7 +168,7 @@ def test_table(root, tmp_path, monkeypatch):
         torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), folder / 'iter_1.pth')
         (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
     carparts(tmp_path, cfg.train_dataloader.dataset.metainfo.classes)
-    arguments = ('carparts-448', '--work-dirs', tmp_path / 'runs', '--out', tmp_path / 'table.json')
+    arguments = ('carparts-320', '--work-dirs', tmp_path / 'runs', '--out', tmp_path / 'table.json')
     done = run_tool(root / 'projects/masks/table.py', *arguments, '--seeds', '3', cwd=root)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / 'table.json').read_text())['heads'].values()

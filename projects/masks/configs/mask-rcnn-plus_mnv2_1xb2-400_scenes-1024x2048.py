@@ -4,10 +4,10 @@
 # one. A run and its figures:
 #
 #     PYTHONPATH=. python tools/train.py \
-#         projects/masks/configs/mask-rcnn-plus_mnv2_1xb2-500_scenes-1024x2048.py \
+#         projects/masks/configs/mask-rcnn-plus_mnv2_1xb2-400_scenes-1024x2048.py \
 #         --work-dir work_dirs/masks/scenes/mask-rcnn-plus-0 --cfg-options randomness.seed=0
 _base_ = './_base_/mask-rcnn-plus_mnv2.py'
-load_from = 'work_dirs/masks/scenes/faster-rcnn/iter_1500.pth'
+load_from = 'work_dirs/masks/scenes/faster-rcnn/iter_1000.pth'
 num_classes = 4
 size = (1024, 2048)
 crop_size = (512, 512)
@@ -20,6 +20,8 @@ train_pipeline = [
     dict(type='mmsparse.RenderScene', cache=100),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomCrop', crop_size=crop_size, recompute_bbox=True),
+    # what of an object lies outside the crop may leave it a box, but no pixel
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4)),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]

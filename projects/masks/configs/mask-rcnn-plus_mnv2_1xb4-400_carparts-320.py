@@ -2,10 +2,10 @@
 # from, 100 to score. The other heads are in the configs beside this one. A run and its figures:
 #
 #     export MMSPARSE_DATA=/path/to/data PYTHONPATH=.
-#     python tools/train.py projects/masks/configs/mask-rcnn-plus_mnv2_1xb2-500_carparts-448.py \
+#     python tools/train.py projects/masks/configs/mask-rcnn-plus_mnv2_1xb4-400_carparts-320.py \
 #         --work-dir work_dirs/masks/carparts/mask-rcnn-plus-0 --cfg-options randomness.seed=0
 _base_ = './_base_/mask-rcnn-plus_mnv2.py'
-load_from = 'work_dirs/masks/carparts/faster-rcnn/iter_1500.pth'
+load_from = 'work_dirs/masks/carparts/faster-rcnn/iter_2000.pth'
 classes = (
     'back_bumper', 'back_glass', 'back_left_door', 'back_left_light', 'back_right_door',
     'back_right_light', 'front_bumper', 'front_glass', 'front_left_door', 'front_left_light',
@@ -20,19 +20,19 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     # never flipped: left and right parts are different classes
-    dict(type='RandomChoiceResize', scales=[(320, 320), (384, 384), (448, 448)], keep_ratio=True),
+    dict(type='RandomChoiceResize', scales=[(288, 288), (320, 320), (352, 352)], keep_ratio=True),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(448, 448), keep_ratio=True),
+    dict(type='Resize', scale=(320, 320), keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=(
         'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
     _delete_=True,
-    batch_size=2,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),

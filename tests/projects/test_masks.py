@@ -152,6 +152,17 @@ def test_a_step_and_a_score(root, tmp_path, monkeypatch, head, data):
     assert all(0 <= figures[f'coco/{kind}_mAP'] <= 1 for kind in ('bbox', 'segm', 'boundary'))
 
 
+def test_crops_hold_no_slivers(root):
+    """Boxes without area have no finite offsets to learn."""
+    cfg = config(root, 'mask-rcnn-plus', 'scenes-1024x2048').train_dataloader.dataset
+    cfg.update(length=2, size=(192, 256), min_area=100)
+    next(step for step in cfg.pipeline if step.type == 'RandomCrop').crop_size = (64, 64)
+    np.random.seed(0)
+    crops = DATASETS.build(cfg)
+    boxes = torch.cat([crops[i % 2]['data_samples'].gt_instances.bboxes.tensor for i in range(60)])
+    assert len(boxes) > 60 and (boxes[:, 2:] - boxes[:, :2]).min() > 4
+
+
 @pytest.mark.slow
 def test_table(root, tmp_path, monkeypatch):
     """Figures are those of the last validation; every head is timed on the annotated boxes."""

@@ -21,8 +21,8 @@ HEADS = {'mask-rcnn-plus': 'QueryMaskHead', 'pointrend-plus': 'QueryPointHead',
          'refinemask-plus': 'QueryRefineMaskHead', 'effseg': 'EffSegMaskHead'}
 DATA = {'carparts-320': 18, 'scenes-1024x2048': 4}
 # of the detector, and of the heads after it
-ITERATIONS = {'carparts-320': (2000, 400), 'scenes-1024x2048': (1000, 400)}
-SCHEDULES = {'carparts-320': ('1xb4-2k', '1xb4-400'), 'scenes-1024x2048': ('1xb2-1k', '1xb2-400')}
+ITERATIONS = {'carparts-320': (4000, 400), 'scenes-1024x2048': (1000, 400)}
+SCHEDULES = {'carparts-320': ('1xb4-4k', '1xb4-400'), 'scenes-1024x2048': ('1xb2-1k', '1xb2-400')}
 SIZE = (128, 160)
 
 

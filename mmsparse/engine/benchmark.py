@@ -23,6 +23,7 @@ from mmsparse.datasets.scenes import render_scene
 from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
 from mmsparse.preprocessing import plain_samples
 from mmsparse.sparse import Selection, SparseMap
+from mmsparse.sparse.upsampled import classes_of
 
 from .complexity import dense_macs
 from .machine import peak_memory, synchronize
@@ -174,7 +175,7 @@ def predict_time(model: BaseSegmentor, batch: dict, device: torch.device, mode: 
         result = model(inputs, mode='tensor')
     else:
         logits = model.encode_decode(inputs.to(device), [s.metainfo for s in samples])
-        result = logits.argmax(1).to(torch.uint8).cpu()
+        result = classes_of(logits).to(torch.uint8).cpu()
     synchronize(device)
     return (time.perf_counter() - start) * 1000, result
 

@@ -9,6 +9,8 @@ import torch
 from mmcv.cnn import ConvModule
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.structures import SegDataSample
 from torch import nn
 
 from mmsparse.engine.fusion import fuse_for_inference
@@ -175,6 +177,39 @@ def test_bfloat16(build, backend):
         # a CPU without instructions for bfloat16 lets OpenVINO compute in float32
         assert difference > 1e-4 or (backend == 'openvino' and build is build_plain)
     assert not torch.is_autocast_enabled('cpu')
+
+
+@pytest.mark.parametrize('channels', [1, 5])
+@pytest.mark.parametrize('meta', [
+    None, {}, dict(img_padding_size=[2, 5, 3, 16], ori_shape=(77, 94)), dict(ori_shape=(300, 77)),
+    dict(padding_size=[0, 5, 0, 6], flip=True, flip_direction='horizontal'),
+    dict(flip=True, flip_direction='vertical', ori_shape=(50, 60))])
+@torch.no_grad()
+def test_classes_are_those_of_mmseg(channels, meta):
+    """The first of equal scores too."""
+    model = build_plain(num_classes=channels)
+    model.decode_head.threshold = 0.4 if channels == 1 else None
+    logits = torch.randint(-3, 4, (2, channels, 96, 101)).float()
+
+    def samples():
+        return None if meta is None else [SegDataSample(
+            metainfo=dict(ori_shape=(96, 101)) | meta) for _ in logits]
+
+    expected = model.postprocess_result(logits, samples())
+    for sample, other in zip(
+            fuse_for_inference(model).postprocess_result(logits, samples()), expected, strict=True):
+        assert torch.equal(sample.seg_logits.data, other.seg_logits.data)
+        assert torch.equal(sample.pred_sem_seg.data, other.pred_sem_seg.data)
+        assert sample.pred_sem_seg.data.dtype == other.pred_sem_seg.data.dtype
+
+
+def test_a_postprocess_of_its_own_stays():
+    class Depth(EncoderDecoder):
+        def postprocess_result(self, seg_logits, data_samples=None):
+            return 'depth'
+
+    model = Depth(**{key: value for key, value in segmentor_cfg().items() if key != 'type'})
+    assert fuse_for_inference(model).postprocess_result(None) == 'depth'
 
 
 def test_a_segmentor_without_openvino(monkeypatch):

@@ -411,9 +411,11 @@ class SparseRefineSegmentor(BaseSegmentor):
             # The classes of the resized logits, which are larger than all else, band by band.
             logits = batch.pixels.write(batch.low.full(), refined)
             for sample, place, image in zip(data_samples, batch.placements, logits, strict=True):
+                upright = place.upright(image)[None]
+                assert place.ori_shape is not None, 'upright() refuses it'
                 resized = UpsampledLogits(
-                    place.upright(image)[None], place.ori_shape, mode='bilinear',
-                    align_corners=self.align_corners, threshold=self.threshold)
+                    upright, place.ori_shape, mode='bilinear', align_corners=self.align_corners,
+                    threshold=self.threshold)
                 sample.pred_sem_seg = PixelData(data=resized.classes())
         store_maps(data_samples, batch.placements, **maps)
 

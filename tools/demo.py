@@ -86,12 +86,14 @@ def load_config(key: str, args: argparse.Namespace) -> Config:
 
 
 def train(cfg: Config) -> torch.nn.Module:
-    """Train with the stock runner; the model, ready to predict."""
+    """Train with the stock runner; the model, as it predicts fastest in torch."""
     from mmengine.runner import Runner
+
+    from mmsparse.engine.fusion import fuse_for_inference
 
     runner = Runner.from_cfg(cfg)
     runner.train()
-    return runner.model.eval()
+    return fuse_for_inference(runner.model)
 
 
 def pixels(field: PixelData) -> np.ndarray:

@@ -69,8 +69,9 @@ def test_every_way_of_a_submanifold_convolution_equals_loops(batch, height, widt
 @pytest.mark.parametrize('size', [(40, 50), (97, 130)])
 @torch.no_grad()
 def test_norm_and_sum_within_the_convolution(monkeypatch, least, size):
-    """A norm or a sum that joins the convolution gives what it gives after it."""
+    """A norm or a sum that joins the convolution gives what it gives after it, in many blocks."""
     monkeypatch.setattr(gathered, 'worth_a_tile', lambda *_: least)
+    monkeypatch.setattr(gathered, 'BLOCK', 1 << 14)
     pixels, x = case(2, *size, 0.5, 6)
     conv, norm = SubMConv2d(6, 7).double(), ActiveBatchNorm(7).double().eval()
     for value in (norm.weight.data, norm.bias.data, norm.running_mean):

@@ -17,9 +17,16 @@ from ..topology import Topology
 from .arena import Arena
 from .winograd import WRITE, Affine, affine_relu, tile_cost, winograd_product
 
-BLOCK = 1 << 21  # floats of a block of gathered rows: 8 MB, about a last-level cache
+# Bytes of a block of gathered rows. More would leave the cache; with less, products in bfloat16
+# spend their time on packing the weights, which they do for every block.
+BLOCK = 1 << 24
 # What moving one float costs, in multiply-accumulates of a matrix product: measured on 2 cores.
 MOVE = 15
+
+
+def rows_per_block(width: int, dtype: torch.dtype) -> int:
+    """How many rows of ``width`` values a block holds, at least one."""
+    return max(1, BLOCK // (width * dtype.itemsize))
 
 
 def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: Tensor,
@@ -37,7 +44,7 @@ def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: T
     """
     (m, k), c = table.shape, rows.shape[1]
     out[m:m + 1] = 0
-    step = max(1, BLOCK // (k * c))
+    step = rows_per_block(k * c, rows.dtype)
     block = arena.take((min(step, m) * k, c), rows.dtype)
     for top in range(0, m, step):
         part = table[top:top + step]

@@ -178,7 +178,7 @@ def outer_product(rows: Tensor, table: Tensor, others: Tensor) -> Tensor:
     """Sum over results of the rows they read times others ``[M, D]``: float ``[k * C, D]``."""
     rows, dtype = with_zeros(rows), torch.promote_types(rows.dtype, torch.float32)
     total = torch.zeros(table.shape[1] * rows.shape[1], others.shape[1], dtype=dtype)
-    step = max(1, gathered.BLOCK // len(total))
+    step = gathered.rows_per_block(len(total), rows.dtype)
     for part, other in zip(table.split(step), others.split(step), strict=True):
         total += rows.index_select(0, part.reshape(-1)).view(len(part), len(total)).T @ other
     return total

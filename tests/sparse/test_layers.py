@@ -14,6 +14,7 @@ from mmsparse.sparse import (
     TrainedRowMap,
     UpConv2d,
 )
+from mmsparse.sparse.backends import gathered
 from mmsparse.sparse.backends.spconv import pad_channels
 from tests.oracles import as_pixels, loop_down, loop_subm, loop_up
 
@@ -113,8 +114,12 @@ def test_batch_norm_of_one_training_row_uses_running_statistics(engine):
 
 
 @pytest.mark.parametrize('layer', ['subm', 'down', 'up'])
-def test_bfloat16_gradients_of_a_convolution(layer):
-    """Against float64 on the same rounded numbers: no more than the rounding of what comes out."""
+def test_bfloat16_gradients_of_a_convolution(monkeypatch, layer):
+    """Against float64 on the same rounded numbers: no more than the rounding of what comes out.
+
+    In many blocks.
+    """
+    monkeypatch.setattr(gathered, 'BLOCK', 1 << 16)
     pixels = pixels_of((40, 50), 0.4, channels=32)
     weight = torch.randn(32, 3, 3, 32).bfloat16().float()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,15 @@ def break_even(summary: dict[str, Any], times: dict[str, dict[str, float]]
     return curves
 
 
-def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
-    """HRNet-W48, dense and refined, all in the fastest way, at sizes and batch sizes."""
+def scaling(cases: list[tuple[tuple[int, int], int]]) -> Iterator[dict[str, Any]]:
+    """HRNet-W48, dense and refined, all in the fastest way, at sizes and batch sizes in turn."""
     import psutil
     import torch
 
     from mmsparse.engine.baselines import BASELINES, Variant, load_models, variants
     from mmsparse.engine.benchmark import benchmark
 
-    device, rows, need = torch.device('cpu'), [], 0.0
+    device, need = torch.device('cpu'), 0.0
     density = BASELINES['hrnet'].density
     how = variants(device)[-1][1:]
     loaded = load_models(BASELINES['hrnet'], ROOT / 'configs' / 'sparserefine', device,
@@ -119,9 +120,8 @@ def scaling(cases: list[tuple[tuple[int, int], int]]) -> list[dict[str, Any]]:
         row |= {m.name: dict(ms=m.milliseconds, peak_mib=m.peak_mib) for m in measurements}
         if fits:
             need = max(need, row['dense']['peak_mib'] * 2**20 / pixels)
-        rows.append(row)
         print(row, flush=True)
-    return rows
+        yield row
 
 
 def plot_break_even(curves: dict[str, dict[str, Any]], title: str, path: Path) -> None:
@@ -205,13 +205,17 @@ def main() -> None:
                         break_even=break_even(summary, times))
         plot_break_even(figures['break_even'], f'SparseRefine, {facts["device"]}',
                         args.out / 'break_even.png')
+        file.write_text(json.dumps(figures, indent=2) + '\n')
     if 'scaling' in args.only:
         sizes = [SIZES[i] for i in args.sizes]
         batches = [(sizes[0], b) for b in args.batch_size if b > 1]
-        figures['scaling'] = scaling([(size, 1) for size in sizes] + batches)
-        plot_scaling(figures['scaling'], f'FCN-HRNet-W48, {facts["device"]}',
-                     args.out / 'scaling.png')
-    file.write_text(json.dumps(figures, indent=2) + '\n')
+        figures['scaling'] = []
+        for row in scaling([(size, 1) for size in sizes] + batches):
+            figures['scaling'].append(row)
+            # At once: a size too large for the memory ends the process, not what came before.
+            file.write_text(json.dumps(figures, indent=2) + '\n')
+            plot_scaling(figures['scaling'], f'FCN-HRNet-W48, {facts["device"]}',
+                         args.out / 'scaling.png')
     print(f'written to {args.out}')
 
 

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmsparse.models.sparserefine import SparseRefineSegmentor
+from mmsparse.models.sparserefine import SparseRefineSegmentor, SparseUNet
 from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone
 from mmsparse.preprocessing import batch_metas, placements_of, plain_samples
 from mmsparse.sparse.upsampled import classes_of
@@ -33,8 +33,8 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
 
     For any mmseg or mmdet model, the low-resolution segmentor inside a refining model included. A
     batch norm is folded if it comes next after its convolution among the children of one module;
-    with an activation between them, as in W-Net, it stays. Sparse layers fold their norms at every
-    call and stay as they are. Of an mmseg segmentor :func:`postprocess` takes mmseg's place.
+    with an activation between them, as in W-Net, it stays. Of an mmseg segmentor
+    :func:`postprocess` takes mmseg's place.
 
     Args:
         model: changed in place; it can no longer be trained, and its state dict no longer fits the
@@ -83,6 +83,9 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
     fold_norms(model)
     convert_conv2d_weight_memory_format(model, torch.channels_last)
     model.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, SparseUNet):
+            module.fuse(getattr(torch, dtype))
     if isinstance(model, BaseSegmentor) and (
             type(model).postprocess_result is BaseSegmentor.postprocess_result):
         model.postprocess_result = functools.partial(postprocess, model)

@@ -2,8 +2,8 @@ from .backends import (
     ActiveMap as ActiveMap, MaskedMap as MaskedMap, RowMap as RowMap, SpconvMap as SpconvMap,
     TracedRowMap as TracedRowMap, TrainedRowMap as TrainedRowMap)
 from .layers import (
-    ActiveBatchNorm as ActiveBatchNorm, DownConv2d as DownConv2d, Linear1x1 as Linear1x1,
-    SubMConv2d as SubMConv2d, UpConv2d as UpConv2d)
+    ActiveBatchNorm as ActiveBatchNorm, BiasReLU as BiasReLU, DownConv2d as DownConv2d,
+    Linear1x1 as Linear1x1, SubMConv2d as SubMConv2d, UpConv2d as UpConv2d)
 from .maps import SparseMap as SparseMap
 from .selection import (
     dilate as dilate, entropy as entropy, entropy_of_probabilities as entropy_of_probabilities,

@@ -9,7 +9,7 @@ Submanifold Sparse Convolutional Networks", CVPR 2018. Letters: ``C, D`` channel
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .backends import ActiveMap
 
@@ -97,3 +97,19 @@ class ActiveBatchNorm(nn.BatchNorm1d):
     def forward(self, x: ActiveMap) -> ActiveMap:  # type: ignore[override]
         """Same pixels and channels."""
         return x.norm_relu(self)
+
+
+class BiasReLU(nn.Module):
+    """What is left of a norm in inference whose scale the convolution before it took up.
+
+    Args:
+        bias: ``[C]``.
+    """
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: ActiveMap) -> ActiveMap:
+        """Same pixels and channels."""
+        return x.bias_relu(self.bias)

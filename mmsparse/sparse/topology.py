@@ -54,6 +54,17 @@ class Readers:
     taps: list[int]
 
 
+def any_of_three(mask: Tensor, dim: int, padding: int) -> Tensor:
+    """A maximum of a bool mask over windows of three along ``dim``, every second one.
+
+    Nine times as fast as a pooling of floats.
+    """
+    length = (mask.shape[dim] + 2 * padding - 3) // 2 + 1
+    mask = F.pad(mask, [0, 0] * (mask.ndim - 1 - dim) + [padding, padding]).movedim(dim, 0)
+    first, second, third = (mask[i:i + 2 * length - 1:2] for i in range(3))
+    return (first | second | third).movedim(0, dim)
+
+
 class Topology:
     """The active pixels of one level, and tables over them, each built when first asked for.
 
@@ -125,8 +136,8 @@ class Topology:
                 another: pixels in the last row or column of an even size are read by no cell.
         """
         if padding not in self._coarse:
-            self._coarse[padding] = Topology(F.max_pool2d(
-                self.mask[:, None].float(), 3, stride=2, padding=padding)[:, 0] > 0)
+            self._coarse[padding] = Topology(
+                any_of_three(any_of_three(self.mask, 1, padding), 2, padding))
         return self._coarse[padding]
 
     # ---- pairs of pixels that a convolution joins ---------------------------------------------
@@ -147,12 +158,10 @@ class Topology:
     @cached_property
     def grid(self) -> Tensor:
         """Row number of every pixel, flat, with a border of one and room for whole tiles."""
-        b, h, w = self.mask.shape
-        grid = torch.full((b, *self.grid_size), len(self), dtype=torch.int32,
-                          device=self.mask.device)
-        grid[:, 1:h + 1, 1:w + 1][self.mask] = torch.arange(
-            len(self), dtype=torch.int32, device=self.mask.device)
-        return grid.view(-1)
+        n, (height, width), device = len(self), self.grid_size, self.mask.device
+        grid = torch.full((self.batch_size * height * width,), n, dtype=torch.int32, device=device)
+        numbers = torch.arange(n, dtype=torch.int32, device=device)
+        return grid.index_copy_(0, self.places(*self.coordinates), numbers)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -160,25 +169,29 @@ class Topology:
         height, width = (-(-n // TILE) * TILE + 2 for n in self.spatial_shape)
         return height, width
 
-    def look_up(self, image: Tensor, y: Tensor, x: Tensor, offsets: Sequence[tuple[int, int]]
-                ) -> Tensor:
-        """Row numbers of the pixels at ``(y, x) + offset``, ``[len(y), len(offsets)]``."""
+    def places(self, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Where pixels stand in :attr:`grid`."""
         height, width = self.grid_size
-        place = (image * height + y + 1) * width + x + 1
-        steps = place.new_tensor([dy * width + dx for dy, dx in offsets])
-        return self.grid[place[:, None] + steps]
+        return (image * height + y + 1) * width + x + 1
+
+    def look_up(self, places: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+        """Row numbers of the pixels at ``places + offset``, ``[len(places), len(offsets)]``."""
+        if len(self.grid) < 2**31:  # twice as fast
+            places = places.int()
+        steps = places.new_tensor([dy * self.grid_size[1] + dx for dy, dx in offsets])
+        return self.grid.index_select(0, (places[:, None] + steps).view(-1)).view(-1, len(offsets))
 
     @cached_property
     def neighbors(self) -> Tensor:
         """The 3x3 neighbors of every active pixel, ``[N, 9]``, taps in raster order."""
-        return self.look_up(*self.coordinates, AROUND)
+        return self.look_up(self.places(*self.coordinates), AROUND)
 
     def read_by(self, padding: int) -> Tensor:
         """The 3x3 pixels that each coarse cell reads, ``[M, 9]``, taps in raster order."""
         if padding not in self._read_by:
             image, y, x = self.coarse(padding).coordinates
             self._read_by[padding] = self.look_up(
-                image, 2 * y - padding, 2 * x - padding,
+                self.places(image, 2 * y - padding, 2 * x - padding),
                 [(dy, dx) for dy in range(3) for dx in range(3)])
         return self._read_by[padding]
 
@@ -191,18 +204,16 @@ class Topology:
         if padding in self._readers:
             return self._readers[padding]
         cells, (image, y, x) = self.coarse(padding), self.coordinates
+        y, x = y + padding, x + padding
+        places, parity = cells.places(image, y >> 1, x >> 1), 2 * (y & 1) + (x & 1)
         groups = self._readers[padding] = []
-        even = [(y + padding) % 2 == 0, (x + padding) % 2 == 0]
-        for rows in (True, False):
-            for columns in (True, False):
-                pixels = ((even[0] == rows) & (even[1] == columns)).nonzero().squeeze(1)
-                taps = [(r, c) for r in ((0, 2) if rows else (1,))
-                        for c in ((0, 2) if columns else (1,))]
-                # (y + padding - r) // 2 relative to (y + padding) // 2: 0, 0, -1 for r = 0, 1, 2
-                table = cells.look_up(
-                    image[pixels], (y[pixels] + padding) // 2, (x[pixels] + padding) // 2,
-                    [(-(r // 2), -(c // 2)) for r, c in taps])
-                groups.append(Readers(pixels, table, [3 * r + c for r, c in taps]))
+        for number, taps in enumerate(
+                [(r, c) for r in rows for c in columns]
+                for rows in ((0, 2), (1,)) for columns in ((0, 2), (1,))):
+            pixels = (parity == number).nonzero().squeeze(1)
+            # (y + padding - r) // 2 relative to (y + padding) // 2: 0, 0, -1 for r = 0, 1, 2
+            table = cells.look_up(places[pixels], [(-(r // 2), -(c // 2)) for r, c in taps])
+            groups.append(Readers(pixels, table, [3 * r + c for r, c in taps]))
         return groups
 
     # ---- tiles of 4 x 4 pixels ----------------------------------------------------------------
@@ -225,7 +236,7 @@ class Topology:
             full = self.tile_counts >= least
             image, y, x = full.nonzero().unbind(1)
             around = range(-1, TILE + 1)
-            reads = self.look_up(image, y * TILE, x * TILE,
+            reads = self.look_up(self.places(image, y * TILE, x * TILE),
                                  [(dy, dx) for dy in around for dx in around])
             writes = reads.view(-1, 6, 6)[:, 1:5, 1:5].flatten(1).T.contiguous().long()
             turns = torch.arange(writes.numel(), device=writes.device).view_as(writes) % SPARE
@@ -233,5 +244,5 @@ class Topology:
             image, y, x = self.coordinates
             loose = (~full[image, y // TILE, x // TILE]).nonzero().squeeze(1)
             self._tiles[least] = Tiles(reads, writes, loose, self.look_up(
-                image[loose], y[loose], x[loose], AROUND))
+                self.places(image, y, x)[loose], AROUND))
         return self._tiles[least]

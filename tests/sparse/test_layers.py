@@ -4,6 +4,7 @@ import torch
 
 from mmsparse.sparse import (
     ActiveBatchNorm,
+    BiasReLU,
     DownConv2d,
     Linear1x1,
     MaskedMap,
@@ -113,6 +114,16 @@ def test_batch_norm_of_one_training_row_uses_running_statistics(engine):
     assert torch.equal(norm.running_mean, torch.full((4,), 0.5))
 
 
+@pytest.mark.parametrize('engine', ENGINES)
+@torch.no_grad()
+def test_what_is_left_of_a_folded_norm(engine):
+    pixels, bias = pixels_of((11, 9), 0.2), torch.randn(4)
+    original = pixels.features.clone()
+    rows = BiasReLU(bias)(ENGINES[engine](pixels)).rows()
+    assert torch.equal(rows, (original + bias).clamp(min=0))
+    assert torch.equal(pixels.features, original), 'the input must not be changed in place'
+
+
 @pytest.mark.parametrize('layer', ['subm', 'down', 'up'])
 def test_bfloat16_gradients_of_a_convolution(monkeypatch, layer):
     """Against float64 on the same rounded numbers: no more than the rounding of what comes out.
@@ -120,6 +131,7 @@ def test_bfloat16_gradients_of_a_convolution(monkeypatch, layer):
     In many blocks.
     """
     monkeypatch.setattr(gathered, 'BLOCK', 1 << 16)
+    monkeypatch.setattr(gathered, 'ROWS', 1)
     pixels = pixels_of((40, 50), 0.4, channels=32)
     weight = torch.randn(32, 3, 3, 32).bfloat16().float()
 

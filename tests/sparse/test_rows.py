@@ -18,8 +18,9 @@ from mmsparse.sparse import (
     UpConv2d,
 )
 from mmsparse.sparse.backends import gathered
+from mmsparse.sparse.backends import rows as rows_backend
 from mmsparse.sparse.backends.arena import Arena
-from mmsparse.sparse.backends.winograd import affine_relu, squares
+from mmsparse.sparse.backends.winograd import squares
 from tests.examples import examples
 from tests.oracles import as_pixels, boundary_mask, loop_down, loop_subm, loop_up
 
@@ -72,6 +73,7 @@ def test_norm_and_sum_within_the_convolution(monkeypatch, least, size):
     """A norm or a sum that joins the convolution gives what it gives after it, in many blocks."""
     monkeypatch.setattr(gathered, 'worth_a_tile', lambda *_: least)
     monkeypatch.setattr(gathered, 'BLOCK', 1 << 14)
+    monkeypatch.setattr(gathered, 'ROWS', 1)
     pixels, x = case(2, *size, 0.5, 6)
     conv, norm = SubMConv2d(6, 7).double(), ActiveBatchNorm(7).double().eval()
     for value in (norm.weight.data, norm.bias.data, norm.running_mean):
@@ -87,6 +89,11 @@ def test_norm_and_sum_within_the_convolution(monkeypatch, least, size):
     torch.testing.assert_close(norm(conv(x)).add(plus).rows(), norm(done).rows() + plus.rows())
     dense = norm(conv(MaskedMap.of(pixels)))
     torch.testing.assert_close(norm(conv(x)).rows(), dense.rows())
+    bias = torch.randn(7).double()
+    expected = (done.rows() + bias).relu()
+    torch.testing.assert_close(conv(x).bias_relu(bias).rows(), expected)
+    torch.testing.assert_close(norm(conv(x).bias_relu(bias)).rows(),
+                               norm(x.replace_rows(expected)).rows())
 
 
 @examples(25)
@@ -206,8 +213,8 @@ def test_a_result_does_not_keep_the_arena():
 
 
 OPERATIONS = st.lists(st.tuples(
-    st.sampled_from(['conv', 'conv', 'norm', 'linear', 'add', 'add', 'concat', 'down', 'up',
-                     'forget', 'forget', 'read']),
+    st.sampled_from(['conv', 'conv', 'norm', 'bias', 'linear', 'add', 'add', 'concat', 'down',
+                     'up', 'forget', 'forget', 'read']),
     st.integers(0, 99), st.integers(0, 99)), min_size=4, max_size=25)
 
 
@@ -242,6 +249,9 @@ def test_any_graph_of_layers_equals_the_dense_oracle(operations, padding, seed, 
             norm = ActiveBatchNorm(c).double().eval()
             norm.running_mean.normal_()
             new = row.norm_relu(norm), dense.norm_relu(norm), level
+        elif kind == 'bias':
+            bias = torch.randn(c).double()
+            new = row.bias_relu(bias), dense.bias_relu(bias), level
         elif kind == 'add':
             same = [m for m in partners if m[1].data.shape[1] == c]
             other = same[j % len(same)]
@@ -298,13 +308,13 @@ def test_cpu_inference_needs_no_spconv(monkeypatch):
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize(('n', 'channels'), [
     (0, 16), (1, 16), (31, 16), (32, 16), (1000, 7), (70, 512), (9, 600)])
-def test_norms_of_narrow_rows(n, channels, dtype, tolerance):
-    """Folded into wide ones, whatever is left over; of columns of wider rows; in place."""
+def test_norms_of_narrow_rows(monkeypatch, n, channels, dtype, tolerance):
+    """Folded into wide ones, whatever is left over, in blocks; in place."""
+    monkeypatch.setattr(rows_backend, 'NORM_BLOCK', 1 << 11)
     g = torch.Generator().manual_seed(0)
-    wide = torch.randn(n, channels + 3, generator=g).to(dtype)
-    scale, shift = (torch.randn(channels, generator=g).to(dtype) for _ in range(2))
-    for rows in (wide[:, :channels].contiguous(), wide[:, 3:]):
-        expected = (rows.double() * scale.double() + shift.double()).relu()
-        for out in (torch.empty(n, channels, dtype=dtype), rows):
-            affine_relu(rows, (scale, shift), out=out)
-            torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+    rows, scale, shift = (torch.randn(*shape, generator=g).to(dtype)
+                          for shape in ((n, channels), (channels,), (channels,)))
+    expected = (rows.double() * scale.double() + shift.double()).relu()
+    for out in (torch.empty_like(rows), rows):
+        rows_backend.affine_relu(rows, scale, shift, out=out)
+        torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)

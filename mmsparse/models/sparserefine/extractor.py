@@ -18,6 +18,7 @@ from mmsparse.registry import MODELS
 from mmsparse.sparse import (
     ActiveBatchNorm,
     ActiveMap,
+    BiasReLU,
     DownConv2d,
     Linear1x1,
     MaskedMap,
@@ -30,7 +31,7 @@ from mmsparse.sparse import (
     TrainedRowMap,
     UpConv2d,
 )
-from mmsparse.sparse.backends import MacCount
+from mmsparse.sparse.backends import MacCount, scale_and_shift
 
 ENGINES = ('auto', 'sparse', 'dense')
 # Share of active cells above which, for inference on CUDA, a dense convolution on the whole map is
@@ -59,6 +60,15 @@ class ResidualBlock(nn.Module):
         y = self.conv1(self.norm1(x))
         y = self.conv2(self.norm2(y))
         return y.add(x if self.shortcut is None else self.shortcut(x))
+
+    @torch.no_grad()
+    def fold_norm(self) -> None:
+        """Let the first convolution take up the scale of the norm after it, for inference."""
+        if isinstance(self.norm2, BiasReLU):
+            return
+        scale, shift = scale_and_shift(self.norm2)
+        self.conv1.weight.mul_(scale[:, None, None, None])
+        self.norm2 = BiasReLU(shift)
 
 
 class UNetLevel(nn.Module):
@@ -218,6 +228,21 @@ class SparseUNet(BaseModule):
             switches = self.engine == 'auto' and not self.training
             return SpconvMap.of(sparse_map, DENSE_ABOVE if switches else math.inf)
         return TrainedRowMap.of(sparse_map) if learns else RowMap.of(sparse_map, features.dtype)
+
+    def fuse(self, dtype: torch.dtype = torch.float32) -> None:
+        """Fold the norms that come right after a convolution into it, for inference alone.
+
+        Args:
+            dtype: what ``engine='auto'`` will compute in. Convolutions keep their weights in it,
+                which otherwise are converted at every call.
+        """
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.fold_norm()
+        if self.engine == 'auto':
+            for module in self.modules():
+                if isinstance(module, (SubMConv2d, DownConv2d, UpConv2d, Linear1x1)):
+                    module.to(dtype)
 
     @torch.no_grad()
     def macs(self, mask: Tensor) -> int:

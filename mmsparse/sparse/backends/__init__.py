@@ -9,7 +9,7 @@
 :class:`MacCount`         no features at all: counts multiply-accumulates
 ========================  =========================================================================
 """
-from .active_map import ActiveMap
+from .active_map import ActiveMap, scale_and_shift
 from .counting import MacCount
 from .dense import MaskedMap
 from .rows import RowMap
@@ -18,4 +18,4 @@ from .traced import TracedRowMap
 from .trained_rows import TrainedRowMap
 
 __all__ = ['ActiveMap', 'MacCount', 'MaskedMap', 'RowMap', 'SpconvMap', 'TracedRowMap',
-           'TrainedRowMap']
+           'TrainedRowMap', 'scale_and_shift']

@@ -76,3 +76,15 @@ class ActiveMap(ABC):
         else:
             rows = nn.BatchNorm1d.forward(norm, rows)
         return self.replace_rows(rows.relu_())
+
+    def bias_relu(self, bias: Tensor) -> Self:
+        """``[C]`` added, then ReLU: what is left of a norm that its convolution took up."""
+        return self.replace_rows((self.rows() + bias).relu_())
+
+
+def scale_and_shift(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """The two ``[C]`` that stand for a trained norm."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None, 'a norm without running statistics'
+    scale = norm.weight / (variance + norm.eps).sqrt()
+    return scale, norm.bias - mean * scale

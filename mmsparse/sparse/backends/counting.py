@@ -74,6 +74,10 @@ class MacCount(ActiveMap):
         return self
 
     @override
+    def bias_relu(self, bias: Tensor) -> Self:
+        return self
+
+    @override
     def rows(self) -> Tensor:
         return self.topology.indices[:, :0].float()  # no channels
 

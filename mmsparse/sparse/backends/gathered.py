@@ -15,22 +15,22 @@ from torch import Tensor
 
 from ..topology import Topology
 from .arena import Arena
-from .winograd import WRITE, Affine, affine_relu, tile_cost, winograd_product
+from .winograd import WRITE, tile_cost, winograd_product
 
-# Bytes of a block of gathered rows. More would leave the cache; with less, products in bfloat16
-# spend their time on packing the weights, which they do for every block.
-BLOCK = 1 << 24
+# Bytes and rows of a block of gathered rows, at least. More would leave the cache; with less,
+# products in bfloat16 spend their time on packing the weights, which they do for every block.
+BLOCK, ROWS = 1 << 24, 1 << 12
 # What moving one float costs, in multiply-accumulates of a matrix product: measured on 2 cores.
 MOVE = 15
 
 
 def rows_per_block(width: int, dtype: torch.dtype) -> int:
-    """How many rows of ``width`` values a block holds, at least one."""
-    return max(1, BLOCK // (width * dtype.itemsize))
+    """How many rows of ``width`` values a block holds."""
+    return max(ROWS, BLOCK // (width * dtype.itemsize))
 
 
 def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: Tensor,
-            affine: Affine | None = None, plus: Tensor | None = None) -> None:
+            bias: Tensor | None = None, plus: Tensor | None = None) -> None:
     """Rows that ``table`` names, side by side, times ``matrix``; no gradients.
 
     Args:
@@ -39,8 +39,8 @@ def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: T
         matrix: ``[k * C, D]``.
         arena: gives the memory for blocks.
         out: ``[M, D]`` or more rows, written to; row ``M``, if there, becomes zero.
-        affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
-        plus: ``[M, D]`` or more rows, added to the product.
+        bias: ``[D]``, added before a ReLU; ``None`` for neither.
+        plus: ``[M, D]`` or more rows, added to the product; not together with ``bias``.
     """
     (m, k), c = table.shape, rows.shape[1]
     out[m:m + 1] = 0
@@ -51,12 +51,12 @@ def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: T
         gathered = block[:part.numel()]
         torch.index_select(rows, 0, part.reshape(-1), out=gathered)
         gathered, result = gathered.view(len(part), k * c), out[top:top + len(part)]
-        if plus is None:
-            torch.mm(gathered, matrix, out=result)
-        else:
+        if bias is not None:
+            torch.addmm(bias, gathered, matrix, out=result).relu_()
+        elif plus is not None:
             torch.addmm(plus[top:top + len(part)], gathered, matrix, out=result)
-        if affine is not None:
-            affine_relu(result, affine, out=result)
+        else:
+            torch.mm(gathered, matrix, out=result)
 
 
 def tap_matrix(weight: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def worth_a_tile(histogram: list[int], c: int, d: int) -> int:
 
 
 def subm_conv(rows: Tensor, topology: Topology, weight: Tensor, arena: Arena, *, out: Tensor,
-              affine: Affine | None = None, plus: Tensor | None = None) -> None:
+              bias: Tensor | None = None, plus: Tensor | None = None) -> None:
     """3x3 convolution onto the same pixels, tile by tile in whichever way costs less.
 
     Args:
@@ -91,8 +91,8 @@ def subm_conv(rows: Tensor, topology: Topology, weight: Tensor, arena: Arena, *,
         weight: ``[D, 3, 3, C]``.
         arena: gives the memory for blocks.
         out: ``[N + SPARE, D]``, written to; row ``N`` becomes zero.
-        affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
-        plus: ``[N + 1, D]``, added to the convolution; not together with ``affine``.
+        bias: ``[D]``, added before a ReLU; ``None`` for neither.
+        plus: ``[N + 1, D]``, added to the convolution; not together with ``bias``.
     """
     (d, _, _, c), n = weight.shape, len(topology)
     matrix = tap_matrix(weight)
@@ -100,13 +100,13 @@ def subm_conv(rows: Tensor, topology: Topology, weight: Tensor, arena: Arena, *,
     least = (17 if rows.dtype == torch.bfloat16 else
              worth_a_tile(topology.tile_histogram, c, d))
     if least > 16:
-        product(rows, topology.neighbors, matrix, arena, out=out, affine=affine, plus=plus)
+        product(rows, topology.neighbors, matrix, arena, out=out, bias=bias, plus=plus)
         return
     tiles = topology.tiles(least)
-    winograd_product(rows, tiles, weight, arena, out=out, affine=affine)
+    winograd_product(rows, tiles, weight, arena, out=out, bias=bias)
     if len(tiles.loose):
         part = arena.take((len(tiles.loose) + 1, d), rows.dtype)
-        product(rows, tiles.loose_neighbors, matrix, arena, out=part, affine=affine)
+        product(rows, tiles.loose_neighbors, matrix, arena, out=part, bias=bias)
         out.index_copy_(0, tiles.loose, part[:-1])
     if plus is not None:
         out[:n] += plus[:n]

@@ -19,9 +19,8 @@ from typing_extensions import override
 
 from ..maps import SparseMap
 from ..topology import AROUND, Topology
-from .active_map import ActiveMap
+from .active_map import ActiveMap, scale_and_shift
 from .gathered import tap_matrix
-from .rows import scale_and_shift
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -156,7 +155,7 @@ class TracedRowMap(ActiveMap):
 
     @override
     def norm_relu(self, norm: nn.BatchNorm1d) -> Self:
-        scale, shift = scale_and_shift(norm, self.features.dtype)
+        scale, shift = scale_and_shift(norm)
         return self._follow((self.features * scale + shift).relu() * self.level.active)
 
     @override

@@ -20,8 +20,6 @@ from torch import Tensor
 from ..topology import Tiles
 from .arena import Arena
 
-Affine = tuple[Tensor, Tensor]  # scale and shift of a batch norm
-
 INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
          [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
 WEIGHT = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
@@ -31,25 +29,10 @@ OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -
 # Of a block of transformed tiles; more rows make the products efficient, fewer stay in cache.
 BLOCK = 1 << 15
 PART = 1 << 22  # values of a transformed weight, where it is transformed in parts
-WIDE = 512  # values that a vectorized loop runs over at least
 TRANSPOSED = 1 << 18  # weights per tap up to which they are transposed
 # Per value, in multiply-accumulates of a large matrix product, measured on 2 cores: a transform
 # runs at a third of its rate, and a transformed weight is written to memory.
 TRANSFORM, WRITE = 3, 80
-
-
-def affine_relu(rows: Tensor, affine: Affine, *, out: Tensor) -> None:
-    """``out = relu(scale * rows + shift)``; ``out`` may be ``rows``, which best are in cache."""
-    # Several rows as one: with fewer channels than a vector holds (32 in bfloat16) torch does not
-    # vectorize, and takes six times as long on 16.
-    fold = max(1, WIDE // rows.shape[1]) if rows.is_contiguous() and out.is_contiguous() else 1
-    whole = len(rows) - len(rows) % fold
-    scale, shift = (values.repeat(fold) for values in affine)
-    torch.addcmul(shift, rows[:whole].view(-1, len(scale)), scale,
-                  out=out[:whole].view(-1, len(scale))).relu_()
-    if whole < len(rows):
-        scale, shift = affine
-        torch.addcmul(shift, rows[whole:], scale, out=out[whole:]).relu_()
 
 
 @functools.cache
@@ -71,7 +54,7 @@ def tile_cost(c: int, d: int, move: int) -> int:
 
 
 def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, arena: Arena, *, out: Tensor,
-                     affine: Affine | None = None) -> None:
+                     bias: Tensor | None = None) -> None:
     """3x3 convolution onto the pixels of some tiles; no gradients.
 
     Args:
@@ -80,7 +63,7 @@ def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, arena: Arena, *
         weight: ``[D, 3, 3, C]``.
         arena: gives the memory for blocks.
         out: ``[N + SPARE, D]``, written to at the tiles' pixels; from row ``N`` on it is garbage.
-        affine: scale and shift ``[D]``, applied before a ReLU; ``None`` for neither.
+        bias: ``[D]``, added before a ReLU; ``None`` for neither.
     """
     (d, _, _, c), t = weight.shape, len(tiles.reads)
     to_input, _, to_output = squares(rows.dtype)
@@ -108,8 +91,8 @@ def winograd_product(rows: Tensor, tiles: Tiles, weight: Tensor, arena: Arena, *
             results = result_room[:16 * k * n].view(16, k * n)
             torch.mm(to_output, products.view(36, k * n), out=results)
             results = results.view(16 * k, n)
-            if affine is not None:
-                affine_relu(results, (affine[0][columns], affine[1][columns]), out=results)
+            if bias is not None:
+                results.add_(bias[columns]).relu_()
             out[:, columns].index_copy_(0, writes.reshape(-1), results)
 
 

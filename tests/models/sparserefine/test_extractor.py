@@ -62,8 +62,13 @@ def test_inference_without_gradients_equals_the_dense_oracle(engine, padding, ki
     expected = DenseUNet(state, 3, padding, False)(image.double(), mask[:, None].double())
     found = net(SparseMap.from_mask(image, mask))
     assert relative_error([found], [expected]) < 1e-5
-    found = net.double()(SparseMap.from_mask(image.double(), mask))
+    net.double()
+    found = net(SparseMap.from_mask(image.double(), mask))
     assert relative_error([found], [expected]) < 1e-12
+    for _ in range(2):  # what is folded stays folded
+        net.fuse(torch.float64)
+        found = net(SparseMap.from_mask(image.double(), mask))
+        assert relative_error([found], [expected]) < 1e-12
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -195,7 +200,7 @@ def test_autocast_does_not_reach_spconv_and_dense_convolutions(engine):
     assert net(half).dtype == torch.float32
 
 
-@pytest.mark.parametrize('by', ['autocast', 'weights'])
+@pytest.mark.parametrize('by', ['autocast', 'weights', 'fused'])
 @torch.no_grad()
 def test_bfloat16_inference_is_close_to_float64(by):
     """A relative error of 2 units of bfloat16's last place, after 14 convolutions."""
@@ -208,6 +213,10 @@ def test_bfloat16_inference_is_close_to_float64(by):
     if by == 'weights':
         found = net.bfloat16()(pixels)
     else:
+        if by == 'fused':
+            net.fuse(torch.bfloat16)
+            assert net.levels.down.weight.dtype == torch.bfloat16
+            assert net.norm.running_var.dtype == torch.float32
         with torch.autocast('cpu', torch.bfloat16):
             found = net(pixels)
     assert found.dtype == torch.bfloat16

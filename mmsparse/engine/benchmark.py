@@ -278,7 +278,7 @@ def compare_engines(channels: Sequence[int], mask: Tensor, engines: Sequence[str
     torch.manual_seed(0)
     net = MODELS.build(dict(type='mmsparse.SparseUNet', channels=list(channels)))
     net = net.to(device, dtype).eval()
-    net.fuse(dtype)
+    net.fuse()
     image = torch.randn(len(mask), 3, *mask.shape[1:], device=device, dtype=dtype)
     pixels = SparseMap.from_mask(image, mask.to(device))
     times: dict[str, list[float]] = {engine: [] for engine in engines}

@@ -85,7 +85,7 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
     model.requires_grad_(False)
     for module in model.modules():
         if isinstance(module, SparseUNet):
-            module.fuse(getattr(torch, dtype))
+            module.fuse(torch.bfloat16 if dtype == 'bfloat16' else None)
     if isinstance(model, BaseSegmentor) and (
             type(model).postprocess_result is BaseSegmentor.postprocess_result):
         model.postprocess_result = functools.partial(postprocess, model)

@@ -50,7 +50,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1 = ActiveBatchNorm(in_channels)
         self.conv1 = SubMConv2d(in_channels, out_channels)
-        self.norm2 = ActiveBatchNorm(out_channels)
+        self.norm2: ActiveBatchNorm | BiasReLU = ActiveBatchNorm(out_channels)
         self.conv2 = SubMConv2d(out_channels, out_channels)
         self.shortcut = (None if in_channels == out_channels else
                          Linear1x1(in_channels, out_channels))
@@ -229,17 +229,17 @@ class SparseUNet(BaseModule):
             return SpconvMap.of(sparse_map, DENSE_ABOVE if switches else math.inf)
         return TrainedRowMap.of(sparse_map) if learns else RowMap.of(sparse_map, features.dtype)
 
-    def fuse(self, dtype: torch.dtype = torch.float32) -> None:
+    def fuse(self, dtype: torch.dtype | None = None) -> None:
         """Fold the norms that come right after a convolution into it, for inference alone.
 
         Args:
-            dtype: what ``engine='auto'`` will compute in. Convolutions keep their weights in it,
-                which otherwise are converted at every call.
+            dtype: what autocast will let ``engine='auto'`` compute in: convolutions then keep their
+                weights in it, which otherwise are converted at every call.
         """
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 module.fold_norm()
-        if self.engine == 'auto':
+        if dtype is not None and self.engine == 'auto':
             for module in self.modules():
                 if isinstance(module, (SubMConv2d, DownConv2d, UpConv2d, Linear1x1)):
                     module.to(dtype)

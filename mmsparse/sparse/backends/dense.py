@@ -97,6 +97,10 @@ class MaskedMap(ActiveMap):
                             False, 0.0, norm.eps)
         return type(self)(data.relu_() * self.mask, self.topology)
 
+    @override
+    def bias_relu(self, bias: Tensor) -> Self:
+        return type(self)((self.data + bias[:, None, None]).relu_() * self.mask, self.topology)
+
 
 def dense(rows: Tensor, place: tuple[Tensor, ...], mask: Tensor) -> Tensor:
     """Rows ``[N, C]`` as a map ``[B, C, H, W]``, zero elsewhere; differentiable.

@@ -66,7 +66,7 @@ def test_inference_without_gradients_equals_the_dense_oracle(engine, padding, ki
     found = net(SparseMap.from_mask(image.double(), mask))
     assert relative_error([found], [expected]) < 1e-12
     for _ in range(2):  # what is folded stays folded
-        net.fuse(torch.float64)
+        net.fuse()
         found = net(SparseMap.from_mask(image.double(), mask))
         assert relative_error([found], [expected]) < 1e-12
 

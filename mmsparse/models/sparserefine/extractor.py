@@ -209,7 +209,9 @@ class SparseUNet(BaseModule):
                 sparse_map.features.to(dtype)))).rows()
 
     def _run(self, x: ActiveMap) -> ActiveMap:
-        return self.norm(self.levels(self.stem(x)))
+        x = self.stem(x)
+        x.rows()  # now, and once: the first block reads it twice
+        return self.norm(self.levels(x))
 
     def _dtype(self, sparse_map: SparseMap) -> torch.dtype:
         """What to compute in."""

@@ -1,6 +1,6 @@
-# The detector of mask-rcnn-plus_mnv2_1xb2-400_scenes-1024x2048 without masks: what the heads are compared on
+# The detector of mask-rcnn-plus_mnv2_1xb2-1k_scenes-1024x2048 without masks: what the heads are compared on
 # starts from its weights.
-_base_ = './mask-rcnn-plus_mnv2_1xb2-400_scenes-1024x2048.py'
+_base_ = './mask-rcnn-plus_mnv2_1xb2-1k_scenes-1024x2048.py'
 load_from = None
 max_iters = 1000
 model = dict(roi_head=dict(mask_roi_extractor=None, mask_head=None))

@@ -1,6 +1,6 @@
-# The detector of mask-rcnn-plus_mnv2_1xb4-400_carparts-320 without masks: what the heads are compared on
+# The detector of mask-rcnn-plus_mnv2_1xb4-1k_carparts-320 without masks: what the heads are compared on
 # starts from its weights.
-_base_ = './mask-rcnn-plus_mnv2_1xb4-400_carparts-320.py'
+_base_ = './mask-rcnn-plus_mnv2_1xb4-1k_carparts-320.py'
 load_from = None
 max_iters = 4000
 model = dict(roi_head=dict(mask_roi_extractor=None, mask_head=None))

@@ -1,9 +1,9 @@
-# The detector of all heads and the schedule: a Mask R-CNN++ on a MobileNetV2, 400 iterations from the
+# The detector of all heads and the schedule: a Mask R-CNN++ on a MobileNetV2, 1,000 iterations from the
 # weights of a trained detector without masks: faster-rcnn_mnv2_*.py. With so few pictures the neck is
 # normalized and boxes are the same for all classes; without both, 1,500 iterations of two pictures left
 # a detector with a box AP of 1.5 % on Car-Parts.
 _base_ = '../../../coco128/configs/mask-rcnn-plus_mnv2_coco128-320.py'
-max_iters = 400
+max_iters = 1000
 model = dict(
     neck=dict(norm_cfg=dict(type='GN', num_groups=16)),
     roi_head=dict(bbox_head=dict(reg_class_agnostic=True)),

@@ -1,5 +1,5 @@
-# As mask-rcnn-plus_mnv2_1xb2-400_scenes-1024x2048, with another mask head.
-_base_ = './mask-rcnn-plus_mnv2_1xb2-400_scenes-1024x2048.py'
+# As mask-rcnn-plus_mnv2_1xb4-1k_carparts-320, with another mask head.
+_base_ = './mask-rcnn-plus_mnv2_1xb4-1k_carparts-320.py'
 model = dict(roi_head=dict(
     mask_roi_extractor=dict(
         _delete_=True, type='GenericRoIExtractor', aggregation='concat',

@@ -2,7 +2,7 @@
 # from, 100 to score. The other heads are in the configs beside this one. A run and its figures:
 #
 #     export MMSPARSE_DATA=/path/to/data PYTHONPATH=.
-#     python tools/train.py projects/masks/configs/mask-rcnn-plus_mnv2_1xb4-400_carparts-320.py \
+#     python tools/train.py projects/masks/configs/mask-rcnn-plus_mnv2_1xb4-1k_carparts-320.py \
 #         --work-dir work_dirs/masks/carparts/mask-rcnn-plus-0 --cfg-options randomness.seed=0
 _base_ = './_base_/mask-rcnn-plus_mnv2.py'
 load_from = 'work_dirs/masks/carparts/faster-rcnn/iter_4000.pth'

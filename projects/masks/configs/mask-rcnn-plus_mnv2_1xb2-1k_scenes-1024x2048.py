@@ -4,7 +4,7 @@
 # one. A run and its figures:
 #
 #     PYTHONPATH=. python tools/train.py \
-#         projects/masks/configs/mask-rcnn-plus_mnv2_1xb2-400_scenes-1024x2048.py \
+#         projects/masks/configs/mask-rcnn-plus_mnv2_1xb2-1k_scenes-1024x2048.py \
 #         --work-dir work_dirs/masks/scenes/mask-rcnn-plus-0 --cfg-options randomness.seed=0
 _base_ = './_base_/mask-rcnn-plus_mnv2.py'
 load_from = 'work_dirs/masks/scenes/faster-rcnn/iter_1000.pth'

@@ -36,9 +36,10 @@ class FreezeHook(Hook):
         parts = dict(model.named_modules())
         for name in self.names:
             if name not in parts:
+                children = [child for child, _ in model.named_children()]
                 raise ValueError(f'FreezeHook.modules has {name!r}, which {type(model).__name__} '
-                                 f'does not: its parts are {[n for n, _ in model.named_children()]} '
-                                 'and theirs, as in "roi_head.bbox_head"')
+                                 f'does not: its parts are {children} and theirs, as in '
+                                 '"roi_head.bbox_head"')
         self.modules = [parts[name].requires_grad_(False) for name in self.names]
 
     def before_train_iter(self, *_: object, **__: object) -> None:

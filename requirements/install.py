@@ -43,7 +43,7 @@ STACKS: dict[str, Stack] = {
         'mmcv': 'mmcv',
         'mm': ('mmengine', 'mmdet', 'mmsegmentation', 'openmim'),
         'packages': ('spconv-cu120', 'cumm-cu120'),
-        'mmcv_time': '7 minutes on 2 cores, 28 on slow ones',
+        'mmcv_time': '7 minutes on 2 cores, 27 on slow ones',
     },
     'onedl': {
         'venv': '.venv-onedl',

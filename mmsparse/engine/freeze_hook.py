@@ -4,11 +4,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmsparse.registry import HOOKS
+
+from .loading_hook import unwrapped
 
 
 @HOOKS.register_module()
@@ -32,7 +33,7 @@ class FreezeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the parts, and take their weights out of the training."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         parts = dict(model.named_modules())
         for name in self.names:
             if name not in parts:

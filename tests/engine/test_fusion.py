@@ -174,8 +174,9 @@ def test_bfloat16(build, backend):
     for before, after in zip(expected, results, strict=True):
         difference = relative(after.seg_logits.data, before.seg_logits.data)
         assert difference < 0.1  # some pixels are selected by one and not by the other
-        # a CPU without instructions for bfloat16 lets OpenVINO compute in float32
-        assert difference > 1e-4 or (backend == 'openvino' and build is build_plain)
+        # float32 differs by 1e-6 at most; a CPU without instructions for bfloat16 lets OpenVINO
+        # compute in float32, and then only the sparse layers are in bfloat16
+        assert difference > 1e-5 or (backend == 'openvino' and build is build_plain)
     assert not torch.is_autocast_enabled('cpu')
 
 

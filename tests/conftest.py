@@ -79,6 +79,15 @@ def mmengine_allowed(loading):
     allow_mmengine()
 
 
+@pytest.fixture(params=[True])
+def computes_bfloat16(request, monkeypatch):
+    """The CPU has instructions for bfloat16, or is taken to have them and is slow; or has none."""
+    from mmsparse import precision
+
+    monkeypatch.setattr(precision, 'computes_bfloat16', lambda: request.param)
+    precision._warn.cache_clear()
+
+
 @pytest.fixture(scope='module')
 def installer():
     """``requirements/install.py`` as a module."""

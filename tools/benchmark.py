@@ -119,12 +119,15 @@ def main() -> None:
     from mmsparse.engine.loading import load_model
     from mmsparse.engine.machine import machine
     from mmsparse.models.sparserefine import SparseRefineSegmentor
+    from mmsparse.precision import computes_bfloat16
 
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if device.type != 'cuda' and 'fp16' in args.precision:
         stop(f'--precision fp16 needs a CUDA device, got {device}')
     if device.type != 'cpu' and (args.backend, args.dtype) != ('torch', 'float32'):
         stop(f'--backend and --dtype are for the CPU, got {device}')
+    if args.dtype == 'bfloat16' and not computes_bfloat16():
+        stop('--dtype bfloat16: this CPU has no instructions for it and would compute in float32')
     with one_line_errors():
         models = {Path(config).stem: load_model(config, checkpoint, device, args.cfg_options)
                   for config, checkpoint in zip(args.configs, checkpoints, strict=True)}

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from mmseg.models.segmentors import BaseSegmentor
 
+from mmsparse.precision import computes_bfloat16
 from mmsparse.sizes import scaled
 
 from .benchmark import Measurement, benchmark, thin_bands
 from .fusion import BACKENDS, DTYPES, fuse_for_inference
 from .loading import load_model
-from .machine import computes_bfloat16
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmsparse.models.sparserefine import SparseRefineSegmentor, SparseUNet
 from mmsparse.models.swiftnet.encoders import SwiftNetPyramidBackbone
+from mmsparse.precision import takes_bfloat16
 from mmsparse.preprocessing import batch_metas, placements_of, plain_samples
 from mmsparse.sparse.upsampled import classes_of
 
@@ -45,7 +46,7 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
             computes.
         dtype: ``'float32'``, or ``'bfloat16'`` for all that need not be exact: convolutions and
             matrix products, sparse ones included. For CPUs with instructions for it (AMX,
-            avx512_bf16).
+            avx512_bf16); others compute in float32, with a warning.
 
     Returns:
         The same model, in evaluation mode.
@@ -63,6 +64,8 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
     if (backend, dtype) != (BACKENDS[0], DTYPES[0]) and not isinstance(model, BaseSegmentor):
         raise ValueError(f'backend {backend!r} with dtype {dtype!r} is for segmentors of mmseg, '
                          f'got {type(model).__name__}')
+    if dtype == 'bfloat16' and not takes_bfloat16(device):
+        dtype = 'float32'
     for module in list(model.modules()):
         if isinstance(module, SwiftNetPyramidBackbone):
             module.unshare()

@@ -40,12 +40,6 @@ def engine_name(device: torch.device) -> str:
     return f'{wheel.distribution} {wheel.version}, {algorithm}'
 
 
-def computes_bfloat16() -> bool:
-    """Whether the CPU has instructions for products in bfloat16."""
-    flags = set(Path('/proc/cpuinfo').read_text().split())
-    return bool(flags & {'amx_bf16', 'avx512_bf16', 'bf16'})
-
-
 def dense_conv_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
     """Multiply-accumulates per second of a dense convolution, in 10^9.
 

@@ -1,9 +1,11 @@
 """Training in bfloat16 on a CPU, through mmengine's own interface."""
+import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 
+@pytest.mark.usefixtures('computes_bfloat16')
 def test_a_step_computes_in_bfloat16_and_keeps_float32_weights():
     model = nn.Linear(4, 2)
     wrapper = build_optim_wrapper(model, dict(

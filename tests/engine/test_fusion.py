@@ -166,6 +166,7 @@ def test_openvino_gives_the_same_logits(build):
 
 @pytest.mark.parametrize('backend', ['torch', 'openvino'])
 @pytest.mark.parametrize('build', [build_plain, build_refine])
+@pytest.mark.usefixtures('computes_bfloat16')
 @torch.no_grad()
 def test_bfloat16(build, backend):
     """Sparse and dense layers; selection and ensembling stay exact."""

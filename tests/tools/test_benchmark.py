@@ -21,6 +21,7 @@ def test_benchmark_compares_and_writes_json(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('computes_bfloat16')
 def test_benchmark_by_openvino_in_bfloat16(run, tmp_path):
     result = run('benchmark', DENSE, REFINE, '--shape', 128, 256, '--density',
                  '0.1', '--iterations', 1, '--warmup', 1, '--fuse', '--backend', 'openvino',
@@ -33,6 +34,7 @@ def test_benchmark_by_openvino_in_bfloat16(run, tmp_path):
     assert not figures['other_classes']  # of random weights
 
 
+@pytest.mark.usefixtures('computes_bfloat16')
 def test_benchmark_tells_what_bfloat16_changes(run, tmp_path, segmentor):
     result = run('benchmark', DENSE, '--checkpoints', segmentor, '--shape', 128,
                  256, '--iterations', 1, '--warmup', 1, '--fuse', '--dtype', 'bfloat16', '--out',
@@ -40,6 +42,13 @@ def test_benchmark_tells_what_bfloat16_changes(run, tmp_path, segmentor):
     assert result.returncode == 0, result.stderr
     changed = json.loads((tmp_path / 'b.json').read_text())['other_classes'][DENSE.stem]
     assert 0 < changed < 0.2 and f'{changed:.2%}' in result.stdout
+
+
+@pytest.mark.parametrize('computes_bfloat16', [False], indirect=True)
+@pytest.mark.usefixtures('computes_bfloat16')
+def test_benchmark_of_bfloat16_needs_it(run):
+    result = run('benchmark', DENSE, '--fuse', '--dtype', 'bfloat16')
+    assert result.returncode == 1 and 'no instructions for it' in result.stderr
 
 
 @pytest.mark.parametrize(('options', 'message'), [

@@ -20,6 +20,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmsparse.memory import trim_heap
+from mmsparse.precision import takes_bfloat16
 from mmsparse.preprocessing import prepare
 from mmsparse.registry import MODELS
 from mmsparse.sizes import scaled, size_of
@@ -131,7 +132,7 @@ class CRMRefiner(BaseModel):
             - ``selector``: config of a selector, as SparseRefine's, that is given the two classes
               of the current mask. From the scale ``select_from`` on, the head answers only the
               pixels that it selects, and tiles without any are not encoded. ``None``: every pixel.
-            - ``amp``: encode in half precision, on a CPU bfloat16.
+            - ``amp``: encode in half precision, on a CPU bfloat16, if it has instructions for it.
             - ``accept_iou``: a refined mask whose IoU with the coarse one is lower is discarded for
               the coarse one. ``None``: never.
             - ``edit_band``: pixels farther from the coarse boundary than this share of ``H + W``
@@ -398,7 +399,7 @@ class CRMRefiner(BaseModel):
     def _precision(self) -> AbstractContextManager:
         device = next(self.parameters()).device.type
         dtype = torch.bfloat16 if device == 'cpu' else torch.float16
-        return torch.autocast(device, dtype, enabled=self.test_cfg.amp)
+        return torch.autocast(device, dtype, enabled=self.test_cfg.amp and takes_bfloat16(device))
 
     def encode(self, images: Tensor, p: Tensor, size: tuple[int, int], tile: Tile) -> Tensor:
         """Encode a tile; arguments as of :meth:`refine_scale`.

@@ -1,6 +1,7 @@
 """The study of mask heads: its configs build, learn a step and are scored, on made pictures."""
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -175,7 +176,8 @@ def test_table(root, tmp_path, monkeypatch):
         folder = tmp_path / 'runs' / 'carparts' / f'{head}-3'
         log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
         log.parent.mkdir(parents=True)
-        kinds = ('bbox_mAP', 'segm_mAP', 'segm_mAP_75', 'boundary_mAP')
+        kinds = ('bbox_mAP', 'segm_mAP', 'segm_mAP_75', 'boundary_mAP', 'boundary_mAP_m',
+                 'boundary_mAP_l')
         log.write_text('\n'.join(json.dumps(line) for line in (
             {f'coco/{kind}': 0.9 for kind in kinds}, {'loss': 1.0},
             {f'coco/{kind}': 0.1 * i for i, kind in enumerate(kinds)})))
@@ -188,8 +190,14 @@ def test_table(root, tmp_path, monkeypatch):
     rows = json.loads((tmp_path / 'table.json').read_text())['heads'].values()
     assert len(rows) == len(HEADS)
     for row in rows:
-        assert list(row['seeds'][0].values()) == pytest.approx([0, 10, 20, 30])
+        assert list(row['seeds'][0].values()) == pytest.approx([0, 10, 20, 30, 40, 50])
         assert row['milliseconds'] > 0 and row['boxes'] == 2
-    done = run_tool(root / 'projects/masks/table.py', *arguments, '--seeds', '4', cwd=root)
-    assert done.returncode == 1
-    assert 'mask-rcnn-plus-4 has no log of a validation; train its head first' in done.stderr
+
+    shutil.copytree(tmp_path / 'runs/carparts/effseg-3', tmp_path / 'runs/carparts/effseg-4')
+    untimed = (*arguments, '--images', '0', '--seeds')
+    done = run_tool(root / 'projects/masks/table.py', *untimed, '3', '4', cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert 'mask-rcnn-plus-4: no validation was logged' in done.stdout
+    assert list(json.loads((tmp_path / 'table.json').read_text())['heads']) == ['EffSeg (112x112)']
+    done = run_tool(root / 'projects/masks/table.py', *untimed, '5', cwd=root)
+    assert done.returncode == 1 and 'no head has been trained' in done.stderr

@@ -30,7 +30,8 @@ from mmsparse.engine.machine import machine
 HEADS = {'Mask R-CNN++ (28x28)': 'mask-rcnn-plus', 'PointRend++ (224x224)': 'pointrend-plus',
          'RefineMask++ (112x112)': 'refinemask-plus', 'EffSeg (112x112)': 'effseg'}
 FIGURES = {'box AP': 'bbox_mAP', 'mask AP': 'segm_mAP', 'mask AP75': 'segm_mAP_75',
-           'boundary AP': 'boundary_mAP', 'under 96x96': 'boundary_mAP_m', 'above': 'boundary_mAP_l'}
+           'boundary AP': 'boundary_mAP', 'under 96x96': 'boundary_mAP_m',
+           'above': 'boundary_mAP_l'}
 CONFIGS = Path(__file__).parent / 'configs'
 
 

@@ -177,7 +177,8 @@ def test_bfloat16(build, backend):
         assert difference < 0.1  # some pixels are selected by one and not by the other
         # float32 differs by 1e-6 at most; a CPU without instructions for bfloat16 lets OpenVINO
         # compute in float32, and then only the sparse layers are in bfloat16
-        assert difference > 1e-5 or (backend == 'openvino' and build is build_plain)
+        least = dict(torch=1e-4, openvino=1e-5)[backend]
+        assert difference > least or (backend == 'openvino' and build is build_plain)
     assert not torch.is_autocast_enabled('cpu')
 
 

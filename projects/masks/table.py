@@ -2,8 +2,8 @@ r"""One row for each mask head: how exact its masks are, and what the head takes
 
     python projects/masks/table.py carparts-320 --seeds 0 1
 
-Accuracy is what the last validation of `work_dirs/masks/<data>/<head>-<seed>` logged; a head that
-was not trained with each seed is named and left out. Times are those of the mask heads alone, RoI
+Accuracy is what the last validation or test of `work_dirs/masks/<data>/<head>-<seed>` logged; a
+head that was not trained with each seed is named and left out. Times are those of the mask heads alone, RoI
 features and query included, masks not pasted, on the annotated boxes of the same pictures, in
 turns; 0 pictures: no times. Prints the table, writes a JSON file.
 """
@@ -48,8 +48,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def logged(folder: Path) -> dict[str, float] | None:
-    """Percent of the last validation of a run; none, if none was logged in its folder."""
-    for log in sorted(folder.glob('*/vis_data/scalars.json'), reverse=True):
+    """Percent of the last validation or test of a run; none, if none was logged in its folder."""
+    for log in sorted((*folder.glob('*/vis_data/scalars.json'), *folder.glob('*/*.json')),
+                      key=lambda path: path.relative_to(folder).parts[0], reverse=True):
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         if scored := [line for line in lines if 'coco/segm_mAP' in line]:
             return {name: 100 * scored[-1][f'coco/{key}'] for name, key in FIGURES.items()}

@@ -169,7 +169,7 @@ def test_crops_hold_no_slivers(root):
 
 @pytest.mark.slow
 def test_table(root, tmp_path, monkeypatch):
-    """Figures are those of the last validation; every head is timed on the annotated boxes."""
+    """Figures are those of the last validation or test; heads are timed on the annotated boxes."""
     monkeypatch.setenv('MMSPARSE_DATA', str(tmp_path))
     for head in HEADS:
         cfg = config(root, head, 'carparts-320')
@@ -194,10 +194,15 @@ def test_table(root, tmp_path, monkeypatch):
         assert row['milliseconds'] > 0 and row['boxes'] == 2
 
     shutil.copytree(tmp_path / 'runs/carparts/effseg-3', tmp_path / 'runs/carparts/effseg-4')
+    tested = tmp_path / 'runs/carparts/effseg-4/20260101_000001/20260101_000001.json'
+    tested.parent.mkdir()
+    tested.write_text(json.dumps({f'coco/{kind}': 0.5 for kind in kinds}))
     untimed = (*arguments, '--images', '0', '--seeds')
     done = run_tool(root / 'projects/masks/table.py', *untimed, '3', '4', cwd=root)
     assert done.returncode == 0, done.stderr
     assert 'mask-rcnn-plus-4: no validation was logged' in done.stdout
-    assert list(json.loads((tmp_path / 'table.json').read_text())['heads']) == ['EffSeg (112x112)']
+    heads = json.loads((tmp_path / 'table.json').read_text())['heads']
+    assert list(heads) == ['EffSeg (112x112)']
+    assert [run['mask AP'] for run in heads['EffSeg (112x112)']['seeds']] == [10, 50]
     done = run_tool(root / 'projects/masks/table.py', *untimed, '5', cwd=root)
     assert done.returncode == 1 and 'no head has been trained' in done.stderr

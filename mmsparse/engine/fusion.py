@@ -13,7 +13,6 @@ from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmsparse.models.sparserefine import SparseRefineSegmentor, SparseUNet
@@ -22,6 +21,7 @@ from mmsparse.precision import takes_bfloat16
 from mmsparse.preprocessing import batch_metas, placements_of, plain_samples
 from mmsparse.sparse.upsampled import classes_of
 
+from .layout import channels_last
 from .openvino import OpenVINOEncodeDecode
 
 BACKENDS = ('torch', 'openvino')
@@ -84,7 +84,7 @@ def fuse_for_inference(model: nn.Module, *, backend: str = 'torch', dtype: str =
             module._modules['conv'] = module._modules.pop('conv')
     model.eval()  # backbones of mmseg return nothing from it
     fold_norms(model)
-    convert_conv2d_weight_memory_format(model, torch.channels_last)
+    channels_last(model)
     model.requires_grad_(False)
     for module in model.modules():
         if isinstance(module, SparseUNet):

@@ -3,9 +3,9 @@ r"""One row for each mask head: how exact its masks are, and what the head takes
     python projects/masks/table.py carparts-320 --seeds 0 1
 
 Accuracy is what the last validation or test of `work_dirs/masks/<data>/<head>-<seed>` logged; a
-head that was not trained with each seed is named and left out. Times are those of the mask heads alone, RoI
-features and query included, masks not pasted, on the annotated boxes of the same pictures, in
-turns; 0 pictures: no times. Prints the table, writes a JSON file.
+head that was not trained with each seed is named and left out. Times are those of the mask heads
+alone, RoI features and query included, masks not pasted, on the annotated boxes of the same
+pictures, in turns; 0 pictures: no times. Prints the table, writes a JSON file.
 """
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.apis import init_detector
 from mmdet.structures.bbox import bbox2roi
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from mmsparse.apis import init_model
 from mmsparse.engine.machine import machine
 
 HEADS = {'Mask R-CNN++ (28x28)': 'mask-rcnn-plus', 'PointRend++ (224x224)': 'pointrend-plus',
@@ -103,9 +103,8 @@ def main() -> None:
         for name in rows:
             head = HEADS[name]
             config, = CONFIGS.glob(f'{head}_*_{args.data}.py')
-            models[name] = init_detector(
-                str(config), (runs / f'{head}-{args.seeds[0]}' / 'last_checkpoint').read_text(),
-                device='cpu', palette='none')
+            models[name] = init_model(
+                config, (runs / f'{head}-{args.seeds[0]}' / 'last_checkpoint').read_text())
         cfg = next(iter(models.values())).cfg
         init_default_scope('mmdet')
         seconds, counts = head_seconds(

@@ -128,12 +128,14 @@ def test_labels_are_what_the_model_says(files, images, tmp_path, name):
 
 @pytest.mark.parametrize('name', ['effseg', 'refined_detector'])
 def test_objects_are_what_the_detector_finds(files, images, tmp_path, name):
-    """As mmdet's own inference finds them."""
+    """As mmdet's own inference finds them with the network that was trained, not fused."""
     from mmdet.apis import inference_detector
 
-    model = init_model(files / f'{name}.py', files / f'{name}.pth', device='cpu')
+    model, trained = (load(files / f'{name}.py', files / f'{name}.pth', device='cpu')
+                      for load in (init_model, load_model))
     if name == 'refined_detector':  # what a refiner without training gives is empty
-        model.refiner = Fake(lambda images, masks: (images[:, 0] > 99).float())
+        for each in (model, trained):
+            each.refiner = Fake(lambda images, masks: (images[:, 0] > 99).float())
     assert model.dataset_meta['classes'][0] == 'person'
     done = predict(model, images, tmp_path / 'out', score_thr=0, formats=('coco', 'overlay'))
     assert (done.written, done.failed) == (3, [])
@@ -141,15 +143,15 @@ def test_objects_are_what_the_detector_finds(files, images, tmp_path, name):
     total = 0
     for i, picture in enumerate(('a', 'sub/b', 'sub/c'), 1):
         path = images / f'{picture}.png'
-        found = inference_detector(model, str(path)).pred_instances
+        found = inference_detector(trained, str(path)).pred_instances
         masks = found.masks.numpy()
         kept = masks.any((1, 2))
         total += kept.sum()
         annotations = data.loadAnns(data.getAnnIds([i]))
-        assert [a['score'] for a in annotations] == found.scores[kept].tolist()
+        assert [a['score'] for a in annotations] == pytest.approx(found.scores[kept].tolist())
         assert [a['category_id'] - 1 for a in annotations] == found.labels[kept].tolist()
         for annotation, mask in zip(annotations, masks[kept], strict=True):
-            assert (data.annToMask(annotation) == mask).all()
+            assert (data.annToMask(annotation) == mask).mean() > 0.999
         assert read(tmp_path / f'out/overlay/{picture}.jpg').shape == cv2.imread(str(path)).shape
     assert total > 3
 

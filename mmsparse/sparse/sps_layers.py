@@ -157,12 +157,15 @@ class SPSDeformConv2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        offsets = square(3)
-        self.offset = nn.Linear(in_channels, 2 * len(offsets))
-        self.linear = nn.Linear(len(offsets) * in_channels, out_channels)
+        self.offset = nn.Linear(in_channels, 2 * 9)
+        self.linear = nn.Linear(9 * in_channels, out_channels)
+        self.init_offset()
+
+    def init_offset(self) -> None:
+        """Let the taps lie as those of the plain kernel."""
         nn.init.zeros_(self.offset.weight)
         with torch.no_grad():
-            self.offset.bias.copy_(torch.tensor(offsets).flatten())
+            self.offset.bias.copy_(torch.tensor(square(3)).flatten())
 
     def forward(self, x: SPSMap) -> Tensor:
         """New features of the active cells, ``[N, D]``."""

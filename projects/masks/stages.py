@@ -2,8 +2,9 @@ r"""What each stage of EffSeg adds: how many of the cells it computes it has rig
 
     python projects/masks/stages.py scenes-1024x2048 --runs effseg-0 effseg-1
 
-On annotated boxes of the validation pictures. Beside the stage's own share of right cells stands
-that of the stages before, interpolated to the same cells: what the mask would be there without it.
+On annotated boxes of the validation pictures, of all objects and of those of more than 96x96
+pixels. Beside the stage's own share of right cells stands that of the stages before, interpolated
+to the same cells: what the mask would be there without it.
 """
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ def parse_args() -> argparse.Namespace:
 
 @torch.no_grad()
 def count(model: nn.Module, sample: dict) -> Tensor:
-    """Of each stage the cells, how many of them it has right, and how many the stages before."""
+    """Cells of each stage, how many of them it has right, and how many the stages before.
+
+    ``[4, 2, 3]``: of all objects, and of large ones.
+    """
     batch = pseudo_collate([sample])
     truth = sample['data_samples'].gt_instances
     rois = bbox2roi([truth.bboxes.tensor])
@@ -50,6 +54,7 @@ def count(model: nn.Module, sample: dict) -> Tensor:
     x = model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
     outputs = head.mask_head.run_stages(
         x, head.roi_feats(x, rois), rois, head.queries(x, rois), training=False)
+    large = masks.masks[0].sum((1, 2)) > 96 ** 2
     counts = []
     for s, output in enumerate(outputs):
         cells = tuple(output.cells.T)
@@ -59,7 +64,8 @@ def count(model: nn.Module, sample: dict) -> Tensor:
         if s:
             coarse = F.interpolate(compose(outputs[:s], len(rois)), scale_factor=2, mode='bilinear')
             before = (coarse[:, 0][cells] > 0) == inside
-        counts.append(torch.stack([torch.tensor(len(right)), right.sum(), before.sum()]))
+        figures = torch.stack([torch.ones_like(right), right, before]).float()  # [3, N]
+        counts.append(torch.stack([figures.sum(1), figures[:, large[cells[0]]].sum(1)]))
     return torch.stack(counts)
 
 
@@ -74,19 +80,19 @@ def main() -> None:
     load = next(t for t in cfg.train_pipeline if t['type'] == 'LoadAnnotations')
     dataset_cfg.pipeline = [*dataset_cfg.pipeline[:1], load, *dataset_cfg.pipeline[1:]]
     dataset = DATASETS.build(dataset_cfg)
-    table = Table('', 'grid', 'cells of an object', 'right %', 'stages before, right %')
+    table = Table('', 'grid', 'right %', 'stages before', 'large: right %', 'stages before')
     for run in args.runs:
         checkpoint = args.work_dirs / args.data.split('-')[0] / run / 'last_checkpoint'
         model = init_model(cfg, checkpoint.read_text())
-        total, objects = torch.zeros(4, 3), 0
+        total = torch.zeros(4, 2, 3)
         for index in range(min(args.images, len(dataset))):
             sample = dataset[index]
-            if things := len(sample['data_samples'].gt_instances):
+            if len(sample['data_samples'].gt_instances):
                 total += count(model, sample)
-                objects += things
-        for s, (cells, right, before) in enumerate(total.tolist()):
-            table.add_row('' if s else run, str(14 << s), f'{cells / objects:.0f}',
-                          f'{100 * right / cells:.1f}', f'{100 * before / cells:.1f}' if s else '')
+        for s, sizes in enumerate(total.tolist()):
+            shares = [f'{100 * part / max(cells, 1):.1f}' if s or i == 0 else ''
+                      for cells, *parts in sizes for i, part in enumerate(parts)]
+            table.add_row('' if s else run, str(14 << s), *shares)
     Console().print(table)
 
 

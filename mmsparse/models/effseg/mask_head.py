@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mmsparse.losses import zero_loss
 from mmsparse.registry import MODELS
-from mmsparse.sparse import SPSMap, from_dense, keep_best, select, split
+from mmsparse.sparse import SPSDeformConv2d, SPSMap, from_dense, keep_best, select, split
 
 from .queries import QueryFusion
 from .rois import (
@@ -42,6 +42,10 @@ TARGETS = ('coverage', 'center')
 # an average that may round to 1 - 6e-8, for instance. The authors' code counts that as in part: 5 %
 # of the cells that it wants refined at the last stage.
 TOLERANCE = 1e-5
+# Keeps the variance of what goes through a layer. PyTorch's own initialization, the authors',
+# divides it by six at every layer and ReLU, of which seventeen follow stage 0: the last stage then
+# begins with the same logits for all cells, and learns nothing until they differ (projects/masks).
+KEEPING_VARIANCE = dict(type='Caffe2Xavier', layer=['Linear', 'SPSConv2d'])
 
 
 class StageOutput(NamedTuple):
@@ -178,6 +182,7 @@ class EffSegMaskHead(BaseModule):
         target: when a cell belongs to the object in training: ``'coverage'``, if more than half of
             it is covered, or ``'center'``, if its center is.
         segmentation_weights, refinement_weights: weights of the losses of the four stages.
+        init_cfg: as in mmengine; ``None`` for the authors' initialization, PyTorch's own.
 
     Raises:
         ValueError: an argument is out of range.
@@ -199,7 +204,7 @@ class EffSegMaskHead(BaseModule):
                  target: str = 'coverage',
                  segmentation_weights: Sequence[float] = (0.25, 0.375, 0.375, 0.5),
                  refinement_weights: Sequence[float] = (0.25, 0.25, 0.25, 0.25),
-                 init_cfg: dict | None = None) -> None:
+                 init_cfg: dict | None = KEEPING_VARIANCE) -> None:
         super().__init__(init_cfg)
         if budget is not None and (len(budget) != 1 or next(iter(budget)) not in BUDGETS
                                    or next(iter(budget.values())) < 0):
@@ -227,6 +232,13 @@ class EffSegMaskHead(BaseModule):
             SparseStage(in_channels >> i, in_channels,
                         processing or dict(type='mmsparse.SemanticFusionModule'), reduce_features)
             for i in range(3))
+
+    def init_weights(self) -> None:
+        """As ``init_cfg`` says, but deformable convolutions begin as plain ones."""
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, SPSDeformConv2d):
+                module.init_offset()
 
     def run_stages(self, feats: Sequence[Tensor], roi_feats: Tensor, rois: Tensor, queries: Tensor,
                    *, training: bool) -> list[StageOutput]:

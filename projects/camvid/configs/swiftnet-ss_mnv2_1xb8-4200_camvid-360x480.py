@@ -1,4 +1,4 @@
-# swiftnet-ss_mnv2_1xb8-4200_camvid-720x960 on half-size pictures, squares of 192.
+# configs/swiftnet/swiftnet-ss_mnv2_1xb8-4200_camvid-720x960 on half-size pictures, squares of 192.
 _base_ = './swiftnet-ss_mnv2_1xb8-600_camvid-360x480.py'
 param_scheduler = [dict(
     type='CosineRestartLR', periods=[1400] * 3, restart_weights=[1] * 3, eta_min=1e-6, by_epoch=False)]

@@ -14,6 +14,7 @@ from mmsparse.models.effseg.rois import (
     safe_rois,
     sample_pyramid,
 )
+from mmsparse.sparse.sps import square
 
 MODULES = {
     'mmsparse.SPSMLP': 195_328, 'mmsparse.SPSConvBlock': 367_360,
@@ -56,6 +57,29 @@ def test_parameters_are_the_papers():
     assert count(*(s.fuse for s in stages)) == 287_616
     assert count(*(s.transition for s in stages)) == 43_232
     assert count(*(s.processing for s in stages)) == 646_464
+
+
+def test_every_stage_tells_its_cells_apart_from_the_start():
+    """Logits that hardly differ would be all that the last stages learn from."""
+    feats, roi_feats, rois, queries = inputs(channels=128)
+    for settings, differ in (({}, True), (dict(init_cfg=None), False)):
+        torch.manual_seed(0)
+        head = EffSegMaskHead(
+            in_channels=128, query_channels=8, budget=dict(per_roi=100), **settings)
+        head.init_weights()
+        outputs = head.run_stages(feats, roi_feats, rois, queries, training=True)
+        for branch in ('segmentation', 'refinement'):
+            spread = [getattr(output, branch).std().item() for output in outputs]
+            assert (min(spread) > 0.02) == differ, spread
+
+
+def test_deformable_convolutions_begin_as_plain_ones():
+    head = small(processing=dict(type='mmsparse.SPSDeformConvBlock'))
+    head.init_weights()
+    for stage in head.stages:
+        conv = stage.processing.first
+        assert (conv.offset.bias == torch.tensor(square(3)).flatten()).all()
+        assert (conv.offset.weight == 0).all() and (conv.linear.weight != 0).all()
 
 
 @pytest.mark.parametrize('kind, parameters', MODULES.items())

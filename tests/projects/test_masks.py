@@ -206,3 +206,19 @@ def test_table(root, tmp_path, monkeypatch):
     assert [run['mask AP'] for run in heads['EffSeg (112x112)']['seeds']] == [10, 50]
     done = run_tool(root / 'projects/masks/table.py', *untimed, '5', cwd=root)
     assert done.returncode == 1 and 'no head has been trained' in done.stderr
+
+
+@pytest.mark.slow
+def test_stages(root, tmp_path):
+    """Every stage has a row, with both shares."""
+    folder = tmp_path / 'scenes' / 'effseg-0'
+    folder.mkdir(parents=True)
+    model = MODELS.build(config(root, 'effseg', 'scenes-1024x2048').model)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'iter_1.pth')
+    (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
+    done = run_tool(root / 'projects/masks/stages.py', 'scenes-1024x2048', '--work-dirs', tmp_path,
+                    '--images', '1', cwd=root)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r'(14|28|56|112) +\u2502 +([\d.]+) ', done.stdout)
+    assert [grid for grid, _ in rows] == ['14', '28', '56', '112']
+    assert all(0 < float(right) < 100 for _, right in rows)

@@ -19,8 +19,42 @@ from mmsparse.hosts import padding_of
 if TYPE_CHECKING:
     from mmseg.models.data_preprocessor import SegDataPreProcessor
 
+# What a preprocessor does to the values of pixels.
+NORMALIZATION = 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr'
 # Dimensions of [..., H, W] by mmcv's names.
 FLIPS = dict(horizontal=(-1,), vertical=(-2,), diagonal=(-2, -1))
+
+
+def shared_preprocessor(given: dict | None, parts: Mapping[str, dict | None]) -> dict | None:
+    """Config of the preprocessor of a model around others, which all see the same images.
+
+    Args:
+        given: the model's own; a runner fills in ``data_preprocessor`` of the config's top level
+            where the model has none.
+        parts: those of the others by their keys; ``None``: has none.
+
+    Returns:
+        The model's own, else that of its parts.
+
+    Raises:
+        ValueError: two of them normalize differently, so that a part would see other values than
+            it has learned from; or the model has none, and those of its parts differ.
+    """
+    configs = {'model': given, **{f'model.{name}': cfg for name, cfg in parts.items()}}
+    known = [(name, cfg) for name, cfg in configs.items() if cfg is not None]
+    if not known:
+        return None
+    first, chosen = known[0]
+    for name, cfg in known[1:]:
+        for key in NORMALIZATION if given is not None else {**chosen, **cfg}:
+            a, b = (list(value) if isinstance(value, Sequence) and not isinstance(value, str)
+                    else value or None for value in (chosen.get(key), cfg.get(key)))
+            if a != b:
+                raise ValueError(
+                    f'{first}.data_preprocessor.{key} is {a}, but {name}.data_preprocessor.{key} '
+                    f'is {b}, and both see the same images. (To a model without any a runner gives '
+                    'data_preprocessor of the top level of the config.)')
+    return chosen
 
 
 def prepare(images: Tensor, preprocessor: SegDataPreProcessor) -> Tensor:

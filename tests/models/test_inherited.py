@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
@@ -17,6 +18,7 @@ from mmsparse.hosts import ignore_index_of
 from mmsparse.registry import METRICS, MODELS
 from tests.models.crm.builders import Fake, blobs, sample, with_scores
 from tests.models.tiny import (
+    PREPROCESSOR,
     Answers,
     batch,
     build_refine,
@@ -275,6 +277,55 @@ def test_settings_that_a_wrapper_does_not_have_are_refused(settings):
     if name == 'train_cfg':
         with pytest.raises(ValueError, match='train_cfg has no keys'):
             build_refine(**settings)
+
+
+# ---- normalization ------------------------------------------------------------------------------
+
+def wrappers_of(preprocessor, **given):
+    """Key and config of every model around one that has this preprocessor."""
+    part = segmentor_cfg(data_preprocessor=preprocessor)
+    return [
+        ('segmentor', refine_cfg(segmentor=part, **given)),
+        ('segmentors[0]', dict(type='mmsparse.SegEnsemble', segmentors=[part] * 2, **given)),
+        ('segmentor', refined_cfg(segmentor=part, **given)),
+        ('detector', dict(type='mmsparse.RefinedDetector', detector=part, refiner={}, **given))]
+
+
+@pytest.mark.parametrize('change', [
+    dict(mean=[127.5] * 3), dict(std=[1, 1, 1]), dict(bgr_to_rgb=False),
+    dict(bgr_to_rgb=False, rgb_to_bgr=True)], ids=str)
+def test_a_part_sees_what_it_has_learned_from(change):
+    key, value = next(iter(change.items()))
+    own = PREPROCESSOR | change
+    for name, cfg in wrappers_of(own, data_preprocessor=PREPROCESSOR):
+        with pytest.raises(ValueError) as error:
+            MODELS.build(cfg)
+        given = PREPROCESSOR[key]
+        assert str(error.value).startswith(
+            f'model.data_preprocessor.{key} is {given}, but model.{name}.data_preprocessor.{key} '
+            f'is {value or None}, and both see the same images')
+
+
+def test_a_runner_that_fills_in_another_normalization_is_refused(tmp_path):
+    """It gives the top level's to a model that has none of its own."""
+    own = PREPROCESSOR | dict(mean=[127.5] * 3)
+    cfg = dict(model=refine_cfg(segmentor=segmentor_cfg(data_preprocessor=own)),
+               work_dir=str(tmp_path), default_scope='mmseg')
+    assert MODELS.build(cfg['model']).data_preprocessor.mean.flatten().tolist() == own['mean']
+    with pytest.raises(ValueError, match='a runner gives data_preprocessor of the top level'):
+        Runner.from_cfg(Config(cfg | dict(data_preprocessor=PREPROCESSOR)))
+    runner = Runner.from_cfg(Config(cfg | dict(data_preprocessor=own)))
+    assert runner.model.data_preprocessor.mean.flatten().tolist() == own['mean']
+
+
+def test_padding_may_be_another():
+    crop = PREPROCESSOR | dict(size=(64, 64))
+    model = build_refine(segmentor=segmentor_cfg(), data_preprocessor=crop)
+    assert model.data_preprocessor.size == (64, 64)
+    members = [segmentor_cfg(), segmentor_cfg(data_preprocessor=crop)]
+    with pytest.raises(ValueError, match=r'segmentors\[1\].data_preprocessor.size is \[64, 64\]'):
+        MODELS.build(dict(type='mmsparse.SegEnsemble', segmentors=members))
+    MODELS.build(dict(type='mmsparse.SegEnsemble', segmentors=members, data_preprocessor=crop))
 
 
 # ---- what the pictures show ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from torch import Tensor
 
+from mmsparse.preprocessing import shared_preprocessor
 from mmsparse.registry import MODELS
 from mmsparse.sizes import size_of
 
@@ -57,8 +58,8 @@ class RefinedDetector(BaseDetector):
                  test_cfg: None = None,
                  init_cfg: dict | None = None) -> None:
         detector = ConfigDict(detector)
-        preprocessor = detector.pop('data_preprocessor', None)
-        super().__init__(data_preprocessor=data_preprocessor or preprocessor, init_cfg=init_cfg)
+        super().__init__(init_cfg=init_cfg, data_preprocessor=shared_preprocessor(
+            data_preprocessor, dict(detector=detector.pop('data_preprocessor', None))))
         refuse_settings(type(self).__name__, train_cfg=train_cfg, test_cfg=test_cfg)
         check_objects(type(self).__name__, expand, min_area)
         join_parts(self, 'detector', MMDET_MODELS.build(detector), refiner,

@@ -16,7 +16,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmsparse.hosts import gives_probabilities, ignore_index_of, last_head, warn_of_probabilities
-from mmsparse.preprocessing import Placement
+from mmsparse.preprocessing import Placement, shared_preprocessor
 from mmsparse.registry import MODELS
 from mmsparse.sizes import size_of
 from mmsparse.sparse import UpsampledLogits
@@ -94,7 +94,8 @@ class RefinedSegmentor(BaseSegmentor):
             knows it of mmseg's heads (MaskFormer's and Mask2Former's are).
 
     Raises:
-        ValueError: the policy is out of range, or a checkpoint does not fit.
+        ValueError: the policy is out of range, a checkpoint does not fit, or the data preprocessor
+            normalizes otherwise than the segmentor's.
     """
 
     def __init__(self,
@@ -111,8 +112,8 @@ class RefinedSegmentor(BaseSegmentor):
                  test_cfg: None = None,
                  init_cfg: dict | None = None) -> None:
         segmentor = ConfigDict(segmentor)
-        preprocessor = segmentor.pop('data_preprocessor', None)
-        super().__init__(data_preprocessor=data_preprocessor or preprocessor, init_cfg=init_cfg)
+        super().__init__(init_cfg=init_cfg, data_preprocessor=shared_preprocessor(
+            data_preprocessor, dict(segmentor=segmentor.pop('data_preprocessor', None))))
         refuse_settings(type(self).__name__, pretrained=pretrained, train_cfg=train_cfg,
                         test_cfg=test_cfg)
         segmentor.pop('auxiliary_head', None)

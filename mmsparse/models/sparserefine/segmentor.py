@@ -31,6 +31,7 @@ from mmsparse.preprocessing import (
     placements_of,
     plain_samples,
     prepare,
+    shared_preprocessor,
     store_maps,
     valid_mask,
 )
@@ -135,7 +136,8 @@ class SparseRefineSegmentor(BaseSegmentor):
             scaled, cropped and flipped together with image and label; the training pipeline then
             has ``mmsparse.KeepLowRes`` or ``mmsparse.LoadLowResLogits``. Stored logits also serve
             in testing, in place of the segmentor.
-        data_preprocessor: as in mmseg; default is the segmentor's.
+        data_preprocessor: as in mmseg; default is the segmentor's, whose normalization it must have
+            (:func:`~mmsparse.preprocessing.shared_preprocessor`).
         pretrained: must be ``None``, which mmseg's tools set.
         train_cfg: kept for mmseg's tools; has no keys.
         test_cfg: ``mode='whole'``, or ``mode='slide'`` with ``crop_size`` and ``stride``, ``(h,
@@ -173,9 +175,8 @@ class SparseRefineSegmentor(BaseSegmentor):
                  init_cfg: dict | None = None) -> None:
         segmentor = ConfigDict(segmentor)  # mmseg reads test_cfg by attribute
         segmentor.pop('auxiliary_head', None)
-        own_preprocessor = segmentor.pop('data_preprocessor', None)
-        super().__init__(
-            data_preprocessor=data_preprocessor or own_preprocessor, init_cfg=init_cfg)
+        super().__init__(init_cfg=init_cfg, data_preprocessor=shared_preprocessor(
+            data_preprocessor, dict(segmentor=segmentor.pop('data_preprocessor', None))))
         if low_res_size is None and not 0 < low_res_scale <= 1:
             raise ValueError(f'low_res_scale must be in (0, 1], got {low_res_scale!r}')
         if low_res_size is not None and not is_size(low_res_size):

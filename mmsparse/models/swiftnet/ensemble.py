@@ -11,7 +11,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from mmsparse.hosts import gives_probabilities
-from mmsparse.preprocessing import batch_metas
+from mmsparse.preprocessing import batch_metas, shared_preprocessor
 from mmsparse.registry import MODELS
 
 
@@ -19,8 +19,9 @@ from mmsparse.registry import MODELS
 class SegEnsemble(BaseSegmentor):
     """Average the class probabilities of trained segmentors at full resolution.
 
-    For inference: members are trained by their own configs. Their data preprocessors must be alike;
-    the first one's is used. The logits of a data sample are the logarithm of the mean probability.
+    For inference: members are trained by their own configs. Their data preprocessors must be alike
+    (:func:`~mmsparse.preprocessing.shared_preprocessor`). The logits of a data sample are the
+    logarithm of the mean probability.
 
     Args:
         segmentors: configs of the members; ``init_cfg=dict(type='Pretrained', checkpoint=...)``
@@ -37,12 +38,9 @@ class SegEnsemble(BaseSegmentor):
         if not segmentors:
             raise ValueError('SegEnsemble.segmentors must name at least one segmentor')
         segmentors = [ConfigDict(s) for s in segmentors]
-        preprocessors = [s.pop('data_preprocessor', None) for s in segmentors]
-        if data_preprocessor is None and any(p != preprocessors[0] for p in preprocessors):
-            raise ValueError('the segmentors of a SegEnsemble must share one data_preprocessor; '
-                             f'got {preprocessors}')
-        super().__init__(data_preprocessor=data_preprocessor or preprocessors[0],
-                         init_cfg=init_cfg)
+        super().__init__(init_cfg=init_cfg, data_preprocessor=shared_preprocessor(
+            data_preprocessor, {f'segmentors[{index}]': s.pop('data_preprocessor', None)
+                                for index, s in enumerate(segmentors)}))
         # mmengine's list: torch's has no init_weights, and the members' weights come by it
         self.segmentors = ModuleList(MMSEG_MODELS.build(s) for s in segmentors)
         channels = [s.out_channels for s in self.segmentors]

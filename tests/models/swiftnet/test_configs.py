@@ -116,7 +116,8 @@ def test_an_ensemble_refuses_what_does_not_match():
     other['data_preprocessor'] = dict(cfg.data_preprocessor, mean=[0, 0, 0])
     fewer = cfg.copy()
     fewer['decode_head'] = dict(cfg.decode_head, num_classes=3)
-    for members, message in (([], 'at least one'), ([cfg, other], 'share one data_preprocessor'),
+    for members, message in (([], 'at least one'),
+                             ([cfg, other], r'segmentors\[1\].data_preprocessor.mean is \[0, 0, 0'),
                              ([cfg, fewer], r'channels, got \[19, 3\]')):
         with pytest.raises(ValueError, match=message):
             SegEnsemble(segmentors=members)

@@ -63,8 +63,8 @@ def main() -> None:
         # what refining takes does not depend on the network, and a low-resolution pass always takes
         # about the same share of a dense one
         refining = refined - low
-        print(f'Refining takes {refining:.0f} ms: it saves time over networks whose dense pass takes '
-              f'more than {refining / (1 - low / dense):.0f} ms.')
+        print(f'Refining takes {refining:.0f} ms: it saves time over networks whose dense pass '
+              f'takes more than {refining / (1 - low / dense):.0f} ms.')
     if args.out:
         args.out.write_text(json.dumps({n: s._asdict() for n, s in scores.items()}, indent=2))
 

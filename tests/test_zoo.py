@@ -16,6 +16,7 @@ from mmsparse.apis import inference, init_model, refine_mask
 from mmsparse.checkpoint import CheckpointError, UnsafeCheckpointError, load_checkpoint
 from mmsparse.engine.loading import load_model
 from mmsparse.models.crm import CRMRefiner
+from mmsparse.models.sparserefine import SparseRefineSegmentor
 
 NAMES = sorted(zoo.entries())
 NAME = 'wnet_hrf'
@@ -79,6 +80,8 @@ def test_it_loads_and_predicts(name):
         assert refine_mask(image, image[..., 0], model).shape == (96, 128)
     else:
         small = {'test_dataloader.dataset.pipeline.1.scale': (128, 96)}
+        if isinstance(model, SparseRefineSegmentor):
+            small['model.low_res_size'] = (48, 64)
         model = init_model(address, device='cpu', cfg_options=small)
         sample = inference(model, image)
         assert sample.pred_sem_seg.shape == (96, 128)

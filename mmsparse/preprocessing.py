@@ -51,8 +51,8 @@ def shared_preprocessor(given: dict | None, parts: Mapping[str, dict | None]) ->
                     else value or None for value in (chosen.get(key), cfg.get(key)))
             if a != b:
                 raise ValueError(
-                    f'{first}.data_preprocessor.{key} is {a}, but {name}.data_preprocessor.{key} '
-                    f'is {b}, and both see the same images. (To a model without any a runner gives '
+                    f'{first}.data_preprocessor.{key} is {chosen.get(key)}, but {name}.data_'
+                    f'preprocessor.{key} is {cfg.get(key)}, and both see the same images. (To a model without any a runner gives '
                     'data_preprocessor of the top level of the config.)')
     return chosen
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from tests.models.tiny import PREPROCESSOR, refine_cfg
+from tests.models.tiny import PREPROCESSOR, refine_cfg, segmentor_cfg
 
 NARROW = 'sparserefine_refiner_narrow_8_12_16'
 
@@ -24,7 +24,7 @@ def converted(root, folder, state, **changes):
         SystemExit: with its message.
     """
     torch.save(dict(state_dict=state), folder / 'theirs.pth')
-    model = refine_cfg(num_classes=19) | dict(
+    model = refine_cfg(segmentor=segmentor_cfg(19, data_preprocessor=None)) | dict(
         data_preprocessor=PREPROCESSOR | dict(bgr_to_rgb=False), decode_head=head_cfg()) | changes
     Config(dict(default_scope='mmseg', model=model)).dump(folder / 'config.py')
     script = root / 'tools' / 'model_converters' / 'sparserefine.py'

@@ -47,14 +47,18 @@ def shared_preprocessor(given: dict | None, parts: Mapping[str, dict | None]) ->
     first, chosen = known[0]
     for name, cfg in known[1:]:
         for key in NORMALIZATION if given is not None else {**chosen, **cfg}:
-            a, b = (list(value) if isinstance(value, Sequence) and not isinstance(value, str)
-                    else value or None for value in (chosen.get(key), cfg.get(key)))
-            if a != b:
+            a, b = chosen.get(key), cfg.get(key)
+            if comparable(a) != comparable(b):
                 raise ValueError(
-                    f'{first}.data_preprocessor.{key} is {chosen.get(key)}, but {name}.data_'
-                    f'preprocessor.{key} is {cfg.get(key)}, and both see the same images. (To a model without any a runner gives '
+                    f'{first}.data_preprocessor.{key} is {a}, but {name}.data_preprocessor.{key} '
+                    f'is {b}, and both see the same images. (To a model without any a runner gives '
                     'data_preprocessor of the top level of the config.)')
     return chosen
+
+
+def comparable(value: Any) -> Any:
+    """A setting such that two spellings of one are equal: lists and tuples, unset and off."""
+    return list(value) if isinstance(value, list | tuple) else value or None
 
 
 def prepare(images: Tensor, preprocessor: SegDataPreProcessor) -> Tensor:

@@ -35,11 +35,14 @@ def rename(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
     """Both networks name the same layers in the same order; the last one, 1280 channels, is out.
 
     Raises:
-        ValueError: a shape differs.
+        ValueError: a shape or the number of tensors differs.
     """
     theirs = [key for key in state if key.startswith('features.') and
               not key.startswith('features.18.') and not key.endswith('num_batches_tracked')]
     ours = [key for key in net.state_dict() if not key.endswith('num_batches_tracked')]
+    if len(theirs) != len(ours):
+        raise ValueError(
+            f'features.0 to features.17: {len(theirs)} tensors, MobileNetV2 has {len(ours)}')
     for source, target in zip(theirs, ours, strict=True):
         if state[source].shape != net.state_dict()[target].shape:
             raise ValueError(f'{source} {tuple(state[source].shape)} does not fit {target} '

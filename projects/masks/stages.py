@@ -1,10 +1,10 @@
-r"""What each stage of EffSeg adds: how many of the cells it computes it has right.
+r"""What each stage of a mask head adds: how much of the masks is wrong after it.
 
-    python projects/masks/stages.py scenes-1024x2048 --runs effseg-0 effseg-1
+    python projects/masks/stages.py scenes-1024x2048 --runs effseg-0 refinemask-plus-0
 
-On annotated boxes of the validation pictures, of all objects and of those of more than 96x96
-pixels. Beside the stage's own share of right cells stands that of the stages before, interpolated
-to the same cells: what the mask would be there without it.
+On annotated boxes of the validation pictures: of the cells of a grid of 112x112 that are at most
+three cells from the true outline, the percentage that is wrong in the mask as it is after each
+stage, resized to that grid; of all objects, and of those of more than 96x96 pixels.
 """
 from __future__ import annotations
 
@@ -18,81 +18,99 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
 from mmsparse.apis import init_model
-from mmsparse.models.effseg.mask_head import compose
+from mmsparse.models.effseg import EffSegMaskHead, QueryRefineMaskHead, mask_head, refine_mask
 from mmsparse.models.effseg.rois import RoIMasks
 
 CONFIGS = Path(__file__).parent / 'configs'
+GRID, NEAR = 112, 3
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data', help='the end of the name of the config: scenes-1024x2048')
-    parser.add_argument('--runs', nargs='+', default=['effseg-0'])
+    parser.add_argument('data', help='the end of the names of the configs: scenes-1024x2048')
+    parser.add_argument('--runs', nargs='+', default=['effseg-0'],
+                        help='folders of <work-dirs>/<data>, <head>-<seed>')
     parser.add_argument('--work-dirs', type=Path, default=Path('work_dirs/masks'))
     parser.add_argument('--images', type=int, default=40)
     return parser.parse_args()
 
 
-@torch.no_grad()
-def count(model: nn.Module, sample: dict) -> Tensor:
-    """Cells of each stage, how many of them it has right, and how many the stages before.
+def masks_by_stage(roi_head: nn.Module, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor
+                   ) -> list[Tensor]:
+    """Logits ``[R, 1, g, g]`` of the masks as they are after each stage.
 
-    ``[4, 2, 3]``: of all objects, and of large ones.
+    Args:
+        x: the pyramid.
+        rois: ``[R, 5]``.
+        labels: int64 ``[R]``, classes.
     """
-    batch = pseudo_collate([sample])
+    head = roi_head.mask_head
+    if isinstance(head, EffSegMaskHead):
+        outputs = head.run_stages(
+            x, roi_head.roi_feats(x, rois), rois, roi_head.queries(x, rois), training=False)
+        return [mask_head.compose(outputs[:s], len(rois)) for s in range(1, len(outputs) + 1)]
+    if isinstance(head, QueryRefineMaskHead):
+        feats = head.fused(roi_head.roi_feats(x, rois), roi_head.queries(x, rois))
+        logits = head.head(x, feats, rois, labels)
+        return [logits[0], *(refine_mask.compose(logits[:s])
+                             for s in range(refine_mask.LAST_WHOLE_STAGE + 1, len(logits) + 1))]
+    return [roi_head.mask_logits(x, rois, labels)]
+
+
+@torch.no_grad()
+def count(model: nn.Module, sample: dict) -> dict[int, Tensor]:
+    """Cells near true outlines that are wrong after the stage of each grid, and all of them.
+
+    ``[2, 2]``: of all objects, and of large ones; wrong, and all.
+    """
     truth = sample['data_samples'].gt_instances
     rois = bbox2roi([truth.bboxes.tensor])
     masks = RoIMasks([truth.masks.to_tensor(torch.float32, rois.device)], rois,
                      torch.arange(len(rois)), truth.labels)
-    head = model.roi_head
-    x = model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
-    outputs = head.mask_head.run_stages(
-        x, head.roi_feats(x, rois), rois, head.queries(x, rois), training=False)
+    inside = (masks.coverage(GRID) > 0.5)[:, None]
+    near = refine_mask.boundary_band(inside, NEAR)
     large = masks.masks[0].sum((1, 2)) > 96 ** 2
-    counts = []
-    for s, output in enumerate(outputs):
-        cells = tuple(output.cells.T)
-        inside = masks.coverage(output.size)[cells] > 0.5
-        right = (output.segmentation > 0) == inside
-        before = right
-        if s:
-            coarse = F.interpolate(compose(outputs[:s], len(rois)), scale_factor=2, mode='bilinear')
-            before = (coarse[:, 0][cells] > 0) == inside
-        figures = torch.stack([torch.ones_like(right), right, before]).float()  # [3, N]
-        counts.append(torch.stack([figures.sum(1), figures[:, large[cells[0]]].sum(1)]))
-    return torch.stack(counts)
+    x = model.extract_feat(model.data_preprocessor(pseudo_collate([sample]), False)['inputs'])
+    counts = {}
+    for logits in masks_by_stage(model.roi_head, x, rois, truth.labels):
+        resized = F.interpolate(logits.float(), GRID, mode='bilinear')
+        figures = torch.stack([((resized > 0) != inside) & near, near]).sum((2, 3, 4))  # [2, R]
+        counts[logits.shape[-1]] = torch.stack([figures.sum(1), figures[:, large].sum(1)])
+    return counts
 
 
 def main() -> None:
     """Count, print."""
     args = parse_args()
-    config, = CONFIGS.glob(f'effseg_*_{args.data}.py')
-    cfg = Config.fromfile(config)
-    init_default_scope('mmdet')
-    dataset_cfg = cfg.val_dataloader.dataset
-    # masks as for training, of the whole picture
-    load = next(t for t in cfg.train_pipeline if t['type'] == 'LoadAnnotations')
-    dataset_cfg.pipeline = [*dataset_cfg.pipeline[:1], load, *dataset_cfg.pipeline[1:]]
-    dataset = DATASETS.build(dataset_cfg)
-    table = Table('', 'grid', 'right %', 'stages before', 'large: right %', 'stages before')
+    table = Table('', 'after the stage of', 'wrong near outlines, %', 'of large objects')
     for run in args.runs:
+        config, = CONFIGS.glob(f'{run.rsplit("-", 1)[0]}_*_{args.data}.py')
+        cfg = Config.fromfile(config)
         checkpoint = args.work_dirs / args.data.split('-')[0] / run / 'last_checkpoint'
         model = init_model(cfg, checkpoint.read_text())
-        total = torch.zeros(4, 2, 3)
-        for index in range(min(args.images, len(dataset))):
+        init_default_scope('mmdet')
+        dataset_cfg = cfg.val_dataloader.dataset
+        # masks as for training, of the whole picture
+        load = next(t for t in cfg.train_pipeline if t['type'] == 'LoadAnnotations')
+        dataset_cfg.pipeline = [*dataset_cfg.pipeline[:1], load, *dataset_cfg.pipeline[1:]]
+        dataset = DATASETS.build(dataset_cfg)
+        total: dict[int, Tensor] = {}
+        for index in track(range(min(args.images, len(dataset))), run, transient=True):
             sample = dataset[index]
             if len(sample['data_samples'].gt_instances):
-                total += count(model, sample)
-        for s, sizes in enumerate(total.tolist()):
-            shares = [f'{100 * part / max(cells, 1):.1f}' if s or i == 0 else ''
-                      for cells, *parts in sizes for i, part in enumerate(parts)]
-            table.add_row('' if s else run, str(14 << s), *shares)
+                for grid, figures in count(model, sample).items():
+                    total[grid] = total.get(grid, 0) + figures
+        for grid, sizes in total.items():
+            table.add_row(run, f'{grid}x{grid}', *(
+                f'{100 * wrong / cells:.1f}' if cells else '' for wrong, cells in sizes.tolist()))
+            run = ''
     Console().print(table)
 
 

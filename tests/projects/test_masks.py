@@ -1,6 +1,7 @@
 """The study of mask heads: its configs build, learn a step and are scored, on made pictures."""
 import json
 import re
+import runpy
 import shutil
 
 import cv2
@@ -210,15 +211,31 @@ def test_table(root, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_stages(root, tmp_path):
-    """Every stage has a row, with both shares."""
-    folder = tmp_path / 'scenes' / 'effseg-0'
-    folder.mkdir(parents=True)
-    model = MODELS.build(config(root, 'effseg', 'scenes-1024x2048').model)
-    torch.save(dict(state_dict=model.state_dict()), folder / 'iter_1.pth')
-    (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
+    """A row for each stage, of two kinds of heads; a share of what is wrong in each."""
+    for head in ('effseg', 'refinemask-plus', 'mask-rcnn-plus'):
+        folder = tmp_path / 'scenes' / f'{head}-0'
+        folder.mkdir(parents=True)
+        model = MODELS.build(config(root, head, 'scenes-1024x2048').model)
+        torch.save(dict(state_dict=model.state_dict()), folder / 'iter_1.pth')
+        (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
     done = run_tool(root / 'projects/masks/stages.py', 'scenes-1024x2048', '--work-dirs', tmp_path,
-                    '--images', '1', cwd=root)
+                    '--images', '1', '--runs', 'effseg-0', 'refinemask-plus-0', 'mask-rcnn-plus-0',
+                    cwd=root)
     assert done.returncode == 0, done.stderr
-    rows = re.findall(r'(14|28|56|112) +\u2502 +([\d.]+) ', done.stdout)
-    assert [grid for grid, _ in rows] == ['14', '28', '56', '112']
-    assert all(0 < float(right) < 100 for _, right in rows)
+    rows = re.findall(r'(\d+)x\1 +\u2502 +([\d.]+) ', done.stdout)
+    assert [int(grid) for grid, _ in rows] == [14, 28, 56, 112, 14, 28, 56, 112, 28]
+    assert all(0 < float(wrong) < 100 for _, wrong in rows)
+
+
+@pytest.mark.parametrize(('head', 'sizes'), [
+    ('effseg', (14, 28, 56, 112)), ('refinemask-plus', (14, 28, 56, 112)), ('mask-rcnn-plus', (28,))])
+@torch.no_grad()
+def test_the_mask_after_the_last_stage_is_the_models(root, head, sizes):
+    masks_by_stage = runpy.run_path(str(root / 'projects/masks/stages.py'))['masks_by_stage']
+    model = MODELS.build(config(root, head, 'scenes-1024x2048').model).eval()
+    x = model.extract_feat(torch.randn(1, 3, 160, 224))
+    rois = torch.tensor([[0, 10, 20, 90, 130], [0, 100, 3, 180, 60.]])
+    labels = torch.tensor([1, 3])
+    masks = masks_by_stage(model.roi_head, x, rois, labels)
+    assert [mask.shape for mask in masks] == [(2, 1, size, size) for size in sizes]
+    torch.testing.assert_close(masks[-1], model.roi_head.mask_logits(x, rois, labels))

@@ -49,9 +49,10 @@ class QueryMaskHead(BaseModule):
 
     def coarse(self, roi_feats: Tensor, queries: Tensor) -> Tensor:
         """The head's mask logits of all classes, ``[R, K, h, w]``, or ``[R, 1, h, w]``."""
-        return self.head(self._fused(roi_feats, queries))
+        return self.head(self.fused(roi_feats, queries))
 
-    def _fused(self, roi_feats: Tensor, queries: Tensor) -> Tensor:
+    def fused(self, roi_feats: Tensor, queries: Tensor) -> Tensor:
+        """The RoI features that the head reads, ``[R, C, h, w]``: with the queries, if any."""
         return roi_feats if self.fusion is None else self.fusion(roi_feats, queries)
 
     def of_class(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -183,13 +184,13 @@ class QueryRefineMaskHead(QueryMaskHead):
     def forward(self, feats: Sequence[Tensor], roi_feats: Tensor, rois: Tensor, queries: Tensor,
                 labels: Tensor) -> Tensor:
         """Mask logits ``[R, 1, 112, 112]``; see :class:`QueryMaskHead`."""
-        return self.head.compose(self.head(feats, self._fused(roi_feats, queries), rois, labels))
+        return self.head.compose(self.head(feats, self.fused(roi_feats, queries), rois, labels))
 
     def loss(self, feats: Sequence[Tensor], roi_feats: Tensor, queries: Tensor,
              gt_masks: RoIMasks) -> dict[str, Tensor]:
         """The losses of the masks of all stages; see :meth:`QueryMaskHead.loss`."""
         stage_logits = self.head(
-            feats, self._fused(roi_feats, queries), gt_masks.rois, gt_masks.labels)
+            feats, self.fused(roi_feats, queries), gt_masks.rois, gt_masks.labels)
         return self.head.loss(stage_logits, gt_masks.coverage(stage_logits[-1].shape[-1]))
 
 

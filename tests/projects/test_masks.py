@@ -228,7 +228,8 @@ def test_stages(root, tmp_path):
 
 
 @pytest.mark.parametrize(('head', 'sizes'), [
-    ('effseg', (14, 28, 56, 112)), ('refinemask-plus', (14, 28, 56, 112)), ('mask-rcnn-plus', (28,))])
+    ('effseg', (14, 28, 56, 112)), ('refinemask-plus', (14, 28, 56, 112)),
+    ('mask-rcnn-plus', (28,))])
 @torch.no_grad()
 def test_the_mask_after_the_last_stage_is_the_models(root, head, sizes):
     masks_by_stage = runpy.run_path(str(root / 'projects/masks/stages.py'))['masks_by_stage']

@@ -65,10 +65,10 @@ def masks_by_stage(roi_head: nn.Module, x: tuple[Tensor, ...], rois: Tensor, lab
 
 
 @torch.no_grad()
-def count(model: nn.Module, sample: dict) -> dict[int, Tensor]:
-    """Cells near true outlines that are wrong after the stage of each grid, and all of them.
+def count(models: dict[str, nn.Module], sample: dict) -> dict[tuple[str, int], Tensor]:
+    """Cells near true outlines, by run and by the grid of a stage.
 
-    ``[2, 2]``: of all objects, and of large ones; wrong, and all.
+    ``[2, 2]``: of all objects, and of large ones; wrong after this stage, and all.
     """
     truth = sample['data_samples'].gt_instances
     rois = bbox2roi([truth.bboxes.tensor])
@@ -77,40 +77,43 @@ def count(model: nn.Module, sample: dict) -> dict[int, Tensor]:
     inside = (masks.coverage(GRID) > 0.5)[:, None]
     near = refine_mask.boundary_band(inside, NEAR)
     large = masks.masks[0].sum((1, 2)) > 96 ** 2
-    x = model.extract_feat(model.data_preprocessor(pseudo_collate([sample]), False)['inputs'])
     counts = {}
-    for logits in masks_by_stage(model.roi_head, x, rois, truth.labels):
-        resized = F.interpolate(logits.float(), GRID, mode='bilinear')
-        figures = torch.stack([((resized > 0) != inside) & near, near]).sum((2, 3, 4))  # [2, R]
-        counts[logits.shape[-1]] = torch.stack([figures.sum(1), figures[:, large].sum(1)])
+    for run, model in models.items():
+        x = model.extract_feat(model.data_preprocessor(pseudo_collate([sample]), False)['inputs'])
+        for logits in masks_by_stage(model.roi_head, x, rois, truth.labels):
+            resized = F.interpolate(logits.float(), GRID, mode='bilinear')
+            figures = torch.stack([((resized > 0) != inside) & near, near]).sum((2, 3, 4))  # [2, R]
+            counts[run, logits.shape[-1]] = torch.stack(
+                [figures.sum(1), figures[:, large].sum(1)])
     return counts
 
 
 def main() -> None:
     """Count, print."""
     args = parse_args()
-    table = Table('', 'after the stage of', 'wrong near outlines, %', 'of large objects')
+    models = {}
     for run in args.runs:
         config, = CONFIGS.glob(f'{run.rsplit("-", 1)[0]}_*_{args.data}.py')
-        cfg = Config.fromfile(config)
         checkpoint = args.work_dirs / args.data.split('-')[0] / run / 'last_checkpoint'
-        model = init_model(cfg, checkpoint.read_text())
-        init_default_scope('mmdet')
-        dataset_cfg = cfg.val_dataloader.dataset
-        # masks as for training, of the whole picture
-        load = next(t for t in cfg.train_pipeline if t['type'] == 'LoadAnnotations')
-        dataset_cfg.pipeline = [*dataset_cfg.pipeline[:1], load, *dataset_cfg.pipeline[1:]]
-        dataset = DATASETS.build(dataset_cfg)
-        total: dict[int, Tensor] = {}
-        for index in track(range(min(args.images, len(dataset))), run, transient=True):
-            sample = dataset[index]
-            if len(sample['data_samples'].gt_instances):
-                for grid, figures in count(model, sample).items():
-                    total[grid] = total.get(grid, 0) + figures
-        for grid, sizes in total.items():
-            table.add_row(run, f'{grid}x{grid}', *(
+        models[run] = init_model(config, checkpoint.read_text())
+    cfg = Config.fromfile(config)  # the pictures are the same in all
+    init_default_scope('mmdet')
+    dataset_cfg = cfg.val_dataloader.dataset
+    # masks as for training, of the whole picture
+    load = next(t for t in cfg.train_pipeline if t['type'] == 'LoadAnnotations')
+    dataset_cfg.pipeline = [*dataset_cfg.pipeline[:1], load, *dataset_cfg.pipeline[1:]]
+    dataset = DATASETS.build(dataset_cfg)
+    total: dict[tuple[str, int], Tensor] = {}
+    for index in track(range(min(args.images, len(dataset))), transient=True):
+        sample = dataset[index]
+        if len(sample['data_samples'].gt_instances):
+            for key, figures in count(models, sample).items():
+                total[key] = total.get(key, 0) + figures
+    table = Table('', 'after the stage of', 'wrong near outlines, %', 'of large objects')
+    for run in args.runs:
+        for i, (grid, sizes) in enumerate((g, t) for (name, g), t in total.items() if name == run):
+            table.add_row('' if i else run, f'{grid}x{grid}', *(
                 f'{100 * wrong / cells:.1f}' if cells else '' for wrong, cells in sizes.tolist()))
-            run = ''
     Console().print(table)
 
 

@@ -1,5 +1,6 @@
 """The scripts of the CamVid studies on made pictures."""
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,11 +10,14 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.models.backbones import MobileNetV2
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 from torch import nn
 
+from mmsparse.engine.config import read_config
 from tests.tools.in_process import run_tool
 
+CONFIGS = Path(__file__).parents[2] / 'projects/camvid/configs'
 LOW, DENSE, REFINED = (f'configs/sparserefine/{name}.py' for name in (
     'fcn_hr16s_1xb2-400_camvid-360x480', 'fcn_hr16s_1xb2-400_camvid-720x960',
     'sparserefine_fcn-hr16s_1xb2-400_camvid-720x960'))
@@ -68,6 +72,21 @@ def test_compare(root, pictures):
         else:
             assert scores['refined nearest']['density'] > 0.9
             assert scores['refined nearest']['iou'] != scores['low']['iou']
+
+
+@pytest.mark.parametrize('name', sorted(p.stem for p in CONFIGS.glob('*.py')))
+@torch.no_grad()
+def test_every_config_predicts(name):
+    cfg = read_config(str(CONFIGS / f'{name}.py'))
+    register_all_modules(init_default_scope=False)
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg.model).eval()
+    sample, = model.test_step(dict(
+        inputs=[torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)],
+        data_samples=[SegDataSample(metainfo=dict(
+            ori_shape=(96, 128), img_shape=(96, 128), scale_factor=(1.0, 1.0)))]))
+    assert sample.pred_sem_seg.shape == (96, 128)
+    assert cfg.train_cfg.max_iters % cfg.train_cfg.val_interval == 0  # scored at its end
 
 
 def norms(net: nn.Module) -> list[nn.BatchNorm2d]:

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', help='the end of the names of the configs: scenes-1024x2048')
     parser.add_argument('--runs', nargs='+', default=['effseg-0'],
-                        help='folders of <work-dirs>/<data>, <head>-<seed>')
+                        help='folders of <work-dirs>/<data>, whose names begin with a head')
     parser.add_argument('--work-dirs', type=Path, default=Path('work_dirs/masks'))
     parser.add_argument('--images', type=int, default=40)
     return parser.parse_args()
@@ -91,9 +91,14 @@ def count(models: dict[str, nn.Module], sample: dict) -> dict[tuple[str, int], T
 def main() -> None:
     """Count, print."""
     args = parse_args()
+    heads = {path.stem.split('_')[0]: path for path in CONFIGS.glob(f'*_{args.data}.py')}
+    if not heads:
+        raise SystemExit(f'{args.data}: no name of a config in {CONFIGS} ends so')
     models = {}
     for run in args.runs:
-        config, = CONFIGS.glob(f'{run.rsplit("-", 1)[0]}_*_{args.data}.py')
+        config = next((path for head, path in heads.items() if run.startswith(head)), None)
+        if config is None:
+            raise SystemExit(f'--runs {run}: must begin with one of {", ".join(sorted(heads))}')
         checkpoint = args.work_dirs / args.data.split('-')[0] / run / 'last_checkpoint'
         models[run] = init_model(config, checkpoint.read_text())
     cfg = Config.fromfile(config)  # the pictures are the same in all

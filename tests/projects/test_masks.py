@@ -227,6 +227,15 @@ def test_stages(root, tmp_path):
     assert all(0 < float(wrong) < 100 for _, wrong in rows)
 
 
+@pytest.mark.parametrize(('data', 'run', 'message'), [
+    ('scenes-1024x2048', 'maskrcnn-0', '--runs maskrcnn-0: must begin with one of effseg, faster-'),
+    ('scenes', 'effseg-0', 'scenes: no name of a config in '),
+])
+def test_stages_of_an_unknown_run(root, data, run, message):
+    done = run_tool(root / 'projects/masks/stages.py', data, '--runs', run, cwd=root)
+    assert done.returncode == 1 and message in done.stderr
+
+
 @pytest.mark.parametrize(('head', 'sizes'), [
     ('effseg', (14, 28, 56, 112)), ('refinemask-plus', (14, 28, 56, 112)),
     ('mask-rcnn-plus', (28,))])

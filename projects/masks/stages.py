@@ -14,19 +14,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from mmdet.structures.bbox import bbox2roi
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from table import HEADS, trained
 from torch import Tensor, nn
 
-from mmsparse.apis import init_model
 from mmsparse.models.effseg import EffSegMaskHead, QueryRefineMaskHead, mask_head, refine_mask
 from mmsparse.models.effseg.rois import RoIMasks
 
-CONFIGS = Path(__file__).parent / 'configs'
 GRID, NEAR = 112, 3
 
 
@@ -91,17 +89,13 @@ def count(models: dict[str, nn.Module], sample: dict) -> dict[tuple[str, int], T
 def main() -> None:
     """Count, print."""
     args = parse_args()
-    heads = {path.stem.split('_')[0]: path for path in CONFIGS.glob(f'*_{args.data}.py')}
-    if not heads:
-        raise SystemExit(f'{args.data}: no name of a config in {CONFIGS} ends so')
     models = {}
     for run in args.runs:
-        config = next((path for head, path in heads.items() if run.startswith(head)), None)
-        if config is None:
-            raise SystemExit(f'--runs {run}: must begin with one of {", ".join(sorted(heads))}')
-        checkpoint = args.work_dirs / args.data.split('-')[0] / run / 'last_checkpoint'
-        models[run] = init_model(config, checkpoint.read_text())
-    cfg = Config.fromfile(config)  # the pictures are the same in all
+        head = next((head for head in HEADS.values() if run.startswith(head)), None)
+        if head is None:
+            raise SystemExit(f'--runs {run}: must begin with one of {", ".join(HEADS.values())}')
+        models[run] = trained(head, args.data, args.work_dirs / args.data.split('-')[0] / run)
+    cfg = next(iter(models.values())).cfg  # the pictures are the same in all
     init_default_scope('mmdet')
     dataset_cfg = cfg.val_dataloader.dataset
     # masks as for training, of the whole picture

@@ -47,6 +47,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def trained(head: str, data: str, run: Path) -> nn.Module:
+    """The model of the head's config with the last weights in the folder of a run."""
+    configs = [*CONFIGS.glob(f'{head}_*_{data}.py')]
+    if not configs:
+        raise SystemExit(f'{data}: no name of a config in {CONFIGS} ends so')
+    return init_model(configs[0], (run / 'last_checkpoint').read_text())
+
+
 def logged(folder: Path) -> dict[str, float] | None:
     """Percent of the last validation or test of a run; none, if none was logged in its folder."""
     for log in sorted((*folder.glob('*/vis_data/scalars.json'), *folder.glob('*/*.json')),
@@ -99,12 +107,8 @@ def main() -> None:
     if not rows:
         raise SystemExit('no head has been trained with all of these seeds')
     if args.images:
-        models = {}
-        for name in rows:
-            head = HEADS[name]
-            config, = CONFIGS.glob(f'{head}_*_{args.data}.py')
-            models[name] = init_model(
-                config, (runs / f'{head}-{args.seeds[0]}' / 'last_checkpoint').read_text())
+        models = {name: trained(HEADS[name], args.data, runs / f'{HEADS[name]}-{args.seeds[0]}')
+                  for name in rows}
         cfg = next(iter(models.values())).cfg
         init_default_scope('mmdet')
         seconds, counts = head_seconds(

@@ -93,11 +93,11 @@ def norms(net: nn.Module) -> list[nn.BatchNorm2d]:
     return [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-def test_folded_weights_get_norms_that_can_be_trained_on(root, pictures, monkeypatch):
+def test_folded_weights_get_norms_that_can_be_trained_on(root, pictures):
     """The same function; each norm's statistics are those that its input has."""
     net = MobileNetV2(out_indices=(1, 2, 4, 6))
     net.eval()  # returns nothing
-    for norm in norms(net):  # as folding leaves them, and what is folded where ours has no bias
+    for norm in norms(net):  # as folding leaves them: what a convolution adds is theirs to keep
         nn.init.normal_(norm.bias, std=0.3)
         norm.running_var.fill_(1 - norm.eps)
     state = {f'features.{i}': tensor for i, tensor in enumerate(

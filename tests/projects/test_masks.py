@@ -3,6 +3,7 @@ import json
 import re
 import runpy
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -168,6 +169,13 @@ def test_crops_hold_no_slivers(root):
     assert len(boxes) > 60 and (boxes[:, 2:] - boxes[:, :2]).min() > 4
 
 
+def save_run(folder, cfg):
+    """What a training leaves of its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), folder / 'iter_1.pth')
+    (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
+
+
 @pytest.mark.slow
 def test_table(root, tmp_path, monkeypatch):
     """Figures are those of the last validation or test; heads are timed on the annotated boxes."""
@@ -182,8 +190,7 @@ def test_table(root, tmp_path, monkeypatch):
         log.write_text('\n'.join(json.dumps(line) for line in (
             {f'coco/{kind}': 0.9 for kind in kinds}, {'loss': 1.0},
             {f'coco/{kind}': 0.1 * i for i, kind in enumerate(kinds)})))
-        torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), folder / 'iter_1.pth')
-        (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
+        save_run(folder, cfg)
     carparts(tmp_path, cfg.train_dataloader.dataset.metainfo.classes)
     arguments = ('carparts-320', '--work-dirs', tmp_path / 'runs', '--out', tmp_path / 'table.json')
     done = run_tool(root / 'projects/masks/table.py', *arguments, '--seeds', '3', cwd=root)
@@ -211,13 +218,9 @@ def test_table(root, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_stages(root, tmp_path):
-    """A row for each stage, of two kinds of heads; a share of what is wrong in each."""
+    """A row for each stage of each head; a share of what is wrong in each."""
     for head in ('effseg', 'refinemask-plus', 'mask-rcnn-plus'):
-        folder = tmp_path / 'scenes' / f'{head}-0'
-        folder.mkdir(parents=True)
-        model = MODELS.build(config(root, head, 'scenes-1024x2048').model)
-        torch.save(dict(state_dict=model.state_dict()), folder / 'iter_1.pth')
-        (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
+        save_run(tmp_path / 'scenes' / f'{head}-0', config(root, head, 'scenes-1024x2048'))
     done = run_tool(root / 'projects/masks/stages.py', 'scenes-1024x2048', '--work-dirs', tmp_path,
                     '--images', '1', '--runs', 'effseg-0', 'refinemask-plus-0', 'mask-rcnn-plus-0',
                     cwd=root)
@@ -228,7 +231,9 @@ def test_stages(root, tmp_path):
 
 
 @pytest.mark.parametrize(('data', 'run', 'message'), [
-    ('scenes-1024x2048', 'maskrcnn-0', '--runs maskrcnn-0: must begin with one of effseg, faster-'),
+    ('scenes-1024x2048', 'maskrcnn-0',
+     '--runs maskrcnn-0: must begin with one of mask-rcnn-plus, pointrend-plus, refinemask-plus, '
+     'effseg'),
     ('scenes', 'effseg-0', 'scenes: no name of a config in '),
 ])
 def test_stages_of_an_unknown_run(root, data, run, message):
@@ -240,8 +245,10 @@ def test_stages_of_an_unknown_run(root, data, run, message):
     ('effseg', (14, 28, 56, 112)), ('refinemask-plus', (14, 28, 56, 112)),
     ('mask-rcnn-plus', (28,))])
 @torch.no_grad()
-def test_the_mask_after_the_last_stage_is_the_models(root, head, sizes):
+def test_the_mask_after_the_last_stage_is_the_models(root, monkeypatch, head, sizes):
+    monkeypatch.syspath_prepend(str(root / 'projects/masks'))
     masks_by_stage = runpy.run_path(str(root / 'projects/masks/stages.py'))['masks_by_stage']
+    del sys.modules['table']  # its neighbor
     model = MODELS.build(config(root, head, 'scenes-1024x2048').model).eval()
     x = model.extract_feat(torch.randn(1, 3, 160, 224))
     rois = torch.tensor([[0, 10, 20, 90, 130], [0, 100, 3, 180, 60.]])

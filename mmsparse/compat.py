@@ -11,7 +11,10 @@ import importlib
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from mmseg.models.data_preprocessor import SegDataPreProcessor
 
 
 class IncompatibleStackError(RuntimeError):
@@ -85,6 +88,20 @@ def installed_stack() -> Stack:
             f'mmsparse needs {", ".join(missing)} (stack "{stack.name}"): run `make` in its '
             f'repository, or pip install "mmsparse[{stack.name}]"')
     return stack
+
+
+# ---- Names that differ --------------------------------------------------------------------------
+
+
+@functools.cache
+def channel_conversion() -> str:
+    """What mmseg's preprocessor calls its turn of the channels; the forks' has mmengine's."""
+    return 'channel_conversion' if installed_stack() is STOCK else '_channel_conversion'
+
+
+def turns_channels(preprocessor: SegDataPreProcessor) -> bool:
+    """Whether mmseg's preprocessor turns BGR into RGB, or back."""
+    return bool(getattr(preprocessor, channel_conversion()))
 
 
 # ---- The library of sparse convolutions ---------------------------------------------------------

@@ -14,6 +14,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmsparse.compat import turns_channels
 from mmsparse.hosts import padding_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def comparable(value: Any) -> Any:
 
 def prepare(images: Tensor, preprocessor: SegDataPreProcessor) -> Tensor:
     """Images ``[B, 3, h, w]`` as loaded: in the channel order of the network, and normalized."""
-    return normalize(images.flip(1) if preprocessor.channel_conversion else images, preprocessor)
+    return normalize(images.flip(1) if turns_channels(preprocessor) else images, preprocessor)
 
 
 def normalize(images: Tensor, preprocessor: SegDataPreProcessor) -> Tensor:

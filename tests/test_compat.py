@@ -34,13 +34,15 @@ def installed(monkeypatch):
         monkeypatch.setattr(metadata, 'version', version)
         monkeypatch.setattr(metadata, 'distributions', lambda: [
             SimpleNamespace(metadata={'Name': n}, version=v) for n, v in versions.items()])
-        compat.spconv_wheel.cache_clear()
-        compat.find_spconv.cache_clear()
+        forget()
+
+    def forget():
+        for cached in compat.channel_conversion, compat.spconv_wheel, compat.find_spconv:
+            cached.cache_clear()
 
     yield pretend
     monkeypatch.undo()
-    compat.spconv_wheel.cache_clear()
-    compat.find_spconv.cache_clear()
+    forget()
 
 
 def versions_of(stack):
@@ -89,6 +91,16 @@ def test_tables_agree_with_the_constraints_and_the_extras(root):
             assert f'\n    {distribution}=={version}\n' in setup
         for requirement in re.findall(r'"(.+?)"', stack.spconv):
             assert f'\n    {requirement}\n' in setup
+
+
+@pytest.mark.parametrize('turns', [False, True])
+@pytest.mark.parametrize('stack, name', [
+    (STOCK, 'channel_conversion'), (ONEDL, '_channel_conversion')],
+    ids=lambda value: value if isinstance(value, str) else value.name)
+def test_preprocessors_of_both_stacks_tell_whether_they_turn_channels(
+        stack, name, turns, installed):
+    installed(**versions_of(stack))
+    assert compat.turns_channels(SimpleNamespace(**{name: turns})) is turns
 
 
 # ---- The library of sparse convolutions ----

@@ -159,5 +159,5 @@ def test_images_are_prepared_as_by_mmseg(cfg):
                            generator=torch.Generator().manual_seed(0))
     expected = preprocessor(dict(inputs=list(images)))['inputs']
     assert torch.equal(prepare(images, preprocessor), expected)
-    turned = images.flip(1) if preprocessor.channel_conversion else images
+    turned = images.flip(1) if {*cfg} & {'bgr_to_rgb', 'rgb_to_bgr'} else images
     assert torch.equal(normalize(turned, preprocessor), expected)

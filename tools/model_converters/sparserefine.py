@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from conversion import run
 
+from mmsparse.compat import turns_channels
+
 if TYPE_CHECKING:
     from mmengine.config import ConfigDict
     from torch import Tensor, nn
@@ -86,7 +88,7 @@ def settings(state: dict[str, Tensor], model: nn.Module, cfg: ConfigDict) -> lis
     if padding:
         lines.append('decode_head.extractor.down_padding must be 0 for these weights, the config '
                      f'has {padding}')
-    if model.data_preprocessor.channel_conversion:
+    if turns_channels(model.data_preprocessor):
         lines.append('data_preprocessor.bgr_to_rgb must be False for these weights, which have '
                      'seen BGR')
     return lines

@@ -17,6 +17,7 @@ import torch
 from mmengine.dataset import Compose, pseudo_collate
 from torch import Tensor, nn
 
+from mmsparse.compat import turns_channels
 from mmsparse.hosts import last_head
 
 from .networks import Exported, ExportedRefiner, ExportedSparseRefine, NotExportable, exported
@@ -123,7 +124,7 @@ def made_up(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 def as_input(network: Exported, picture: np.ndarray) -> Tensor:
     """A picture uint8 BGR ``[H, W, 3]`` as a file takes it: float32 ``[1, 3, H, W]``."""
-    if network.model.data_preprocessor.channel_conversion:
+    if turns_channels(network.model.data_preprocessor):
         picture = picture[..., ::-1]
     return torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float32))
 
@@ -134,7 +135,7 @@ def facts(network: Exported, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
     The colors of classes that have none are drawn as mmseg draws them.
     """
     known: dict[str, Any] = dict(
-        rgb=bool(network.model.data_preprocessor.channel_conversion), threshold=0.5)
+        rgb=turns_channels(network.model.data_preprocessor), threshold=0.5)
     if isinstance(network, ExportedRefiner):
         return known | dict(classes=['background', 'object'], palette=[[0, 0, 0], [255, 200, 0]])
     head = last_head(network.model)

@@ -30,6 +30,18 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
+def full_float32():
+    """TensorFloat-32 has ten bits: on a GPU it would hide errors, and differ from the CPU."""
+    libraries = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [library.allow_tf32 for library in libraries]
+    for library in libraries:
+        library.allow_tf32 = False
+    yield
+    for library, value in zip(libraries, before, strict=True):
+        library.allow_tf32 = value
+
+
+@pytest.fixture(autouse=True)
 def no_scope():
     """Every test starts without a default scope of MM, whatever set one before it."""
     from mmengine.registry import DefaultScope

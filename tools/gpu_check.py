@@ -1,16 +1,17 @@
 """What cannot be checked without a GPU, in one call: oracle tests, engines, the five baselines.
 
-Runs the tests marked `gpu` (sparse layers by implicit GEMM against float64 dense convolutions).
-Times the sparse U-Net by every engine: all sparse, all dense, auto. Then each dense high-resolution
-baseline against SparseRefine, without and with its low-resolution pass replayed from a CUDA graph:
-random weights, batch norms folded, channels last, built-in scenes, masks of the paper's density.
-Writes docs/benchmarks/GPU_NAME.json and a table beside the paper's ratios, .md, after each step;
-what does not fit into memory is noted as such.
+Runs the tests marked `gpu` (sparse layers against float64 dense convolutions). Times the sparse
+U-Net by every engine: spconv, dense convolutions, auto. Then each dense high-resolution baseline
+against SparseRefine, without and with the dense networks of both replayed from CUDA graphs: random
+weights, batch norms folded, channels last, built-in scenes, masks of the paper's density. Writes
+docs/benchmarks/GPU_NAME.json and a table beside the paper's ratios, .md, after each step; what does
+not fit into memory is noted as such.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import re
@@ -81,13 +82,11 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> list[d
     import torch
 
     from mmsparse.engine.baselines import BASELINES, Variant, compare, load_models
-    from mmsparse.engine.benchmark import benchmark
-    from mmsparse.engine.cuda_graph import graphed_low_resolution
+    from mmsparse.engine.cuda_graph import graphed_inference
 
     baseline, size = BASELINES[name], tuple(args.shape)
-    variants = [Variant('dense'), Variant('refined')]
-    models = load_models(baseline, CONFIGS, device, variants, size[0])
-    refiner = {'refined': models[variants[1].name]}
+    kinds = ('dense', 'refined')
+    models = load_models(baseline, CONFIGS, device, [Variant(kind) for kind in kinds], size[0])
     rows = []
     for precision in args.precision:
         for batch_size in args.batch_size:
@@ -96,16 +95,17 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> list[d
                            iterations=args.iterations)
             try:
                 pair = compare(models, baseline.density, size, **options)
-                dense, refined = (pair.fastest(model) for model in ('dense', 'refined'))
                 row = case | dict(
                     speedup=pair.speedup('refined'), overhead=pair.overhead('refined'),
-                    dense=dense.as_dict(), refined=refined.as_dict())
+                    **{kind: pair.fastest(kind).as_dict() for kind in kinds})
                 if device.type == 'cuda':
-                    with graphed_low_resolution(refiner['refined']):
-                        graphed, = benchmark(refiner, size=size, **options,
-                                             densities=dict(refined=baseline.density))
-                    row |= dict(graphed=graphed.as_dict(), graphed_speedup=(
-                        dense.milliseconds / graphed.milliseconds))
+                    with contextlib.ExitStack() as stack:
+                        for model in models.values():
+                            stack.enter_context(graphed_inference(model))
+                        pair = compare(models, baseline.density, size, **options)
+                    row |= dict(
+                        graphed_speedup=pair.speedup('refined'),
+                        graphed={kind: pair.fastest(kind).as_dict() for kind in kinds})
             except torch.OutOfMemoryError:
                 row = case | dict(out_of_memory=True)
                 torch.cuda.empty_cache()
@@ -115,8 +115,8 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> list[d
 
 def engine_table(rows: list[dict[str, Any]]) -> list[str]:
     """The engines beside each other, in Markdown."""
-    lines = ['| stages | precision | batch | all sparse ms | all dense ms | auto ms '
-             '| peak MiB, sparse / dense / auto | difference of auto |',
+    lines = ['| stages | precision | batch | spconv ms | dense ms | auto ms '
+             '| peak MiB, spconv / dense / auto | difference of auto |',
              '|---|---|---|---|---|---|---|---|']
     for row in rows:
         head = f'| {row["stages"]} | {row["precision"]} | {row["batch_size"]} '
@@ -144,17 +144,22 @@ def report(summary: dict[str, Any]) -> str:
         *engine_table(summary['engines']), '',
         '## Dense inference against SparseRefine, per image', '',
         '| baseline | precision | batch | dense ms | SparseRefine ms | of it low resolution '
-        '| U-Net | peak MiB, dense / SparseRefine | speed-up | with CUDA graph | paper, RTX 3090 |',
-        '|---|---|---|---|---|---|---|---|---|---|---|']
+        '| U-Net | peak MiB, dense / SparseRefine | speed-up | with CUDA graphs: dense ms '
+        '| SparseRefine ms | speed-up | paper, RTX 3090 |',
+        '|---|---|---|---|---|---|---|---|---|---|---|---|---|']
     for row in summary['results']:
         head = f'| {row["baseline"]} | {row["precision"]} | {row["batch_size"]} '
         paper = BASELINES[row['baseline']].paper[row['precision']].get(row['batch_size'])
         paper = f'{paper:.2f}x' if paper else ''
         if row.get('out_of_memory'):
-            lines.append(f'{head}| out of memory | | | | | | | {paper} |')
+            lines.append(f'{head}| out of memory | | | | | | | | | {paper} |')
             continue
         dense, refined = row['dense'], row['refined']
-        graphed = f'{row["graphed_speedup"]:.2f}x' if 'graphed' in row else ''
+        graphed = ' | | '
+        if 'graphed' in row:
+            graphed = ' | '.join([
+                *(f'{row["graphed"][kind]["milliseconds"]:.1f}' for kind in ('dense', 'refined')),
+                f'**{row["graphed_speedup"]:.2f}x**'])
         lines.append(
             f'{head}| {dense["milliseconds"]:.1f} | {refined["milliseconds"]:.1f} '
             f'| {refined["stages"]["low-resolution pass"]:.1f} | {refined["stages"]["U-Net"]:.1f} '

@@ -1,16 +1,15 @@
-"""Replaying the low-resolution pass of a refining model from CUDA graphs."""
+"""Replaying dense networks from CUDA graphs."""
 from __future__ import annotations
 
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
+from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
+from mmsparse.models.sparserefine.segmentor import SparseRefineSegmentor
 
 WARMUP = 3  # passes that choose algorithms and allocate, which a capture must not
 
@@ -60,8 +59,8 @@ class GraphReplay:
             with torch.cuda.graph(graph):
                 static_result = self.function(static_inputs)
         except RuntimeError as error:
-            warnings.warn(f'the low-resolution pass cannot be captured as a CUDA graph and runs '
-                          f'without: {str(error).splitlines()[0]}', stacklevel=4)
+            warnings.warn(f'the network cannot be captured as a CUDA graph and runs without: '
+                          f'{str(error).splitlines()[0]}', stacklevel=4)
             return None
         finally:
             torch.set_autocast_cache_enabled(cached)
@@ -69,8 +68,8 @@ class GraphReplay:
 
 
 @contextlib.contextmanager
-def graphed_low_resolution(model: SparseRefineSegmentor) -> Iterator[None]:
-    """Let a model on CUDA replay its low-resolution pass from graphs.
+def graphed_inference(model: BaseSegmentor) -> Iterator[None]:
+    """Let a model on CUDA replay its network from graphs; a SparseRefine its low-resolution pass.
 
     Args:
         model: in evaluation mode; the graphs hold for images of the sizes it has seen, and are
@@ -81,9 +80,10 @@ def graphed_low_resolution(model: SparseRefineSegmentor) -> Iterator[None]:
     """
     device = next(model.parameters()).device
     if model.training or device.type != 'cuda':
-        raise ValueError('graphed_low_resolution needs a model in evaluation mode on CUDA, got '
+        raise ValueError('graphed_inference needs a model in evaluation mode on CUDA, got '
                          f'training={model.training} on {device}')
-    inference, replays = model.segmentor.inference, {}
+    dense = model.segmentor if isinstance(model, SparseRefineSegmentor) else model
+    inference, replays = dense.inference, {}
 
     def replay(inputs: Tensor, metas: list[dict]) -> Tensor:
         size = tuple(inputs.shape)  # the metas speak of the same size
@@ -91,8 +91,8 @@ def graphed_low_resolution(model: SparseRefineSegmentor) -> Iterator[None]:
             replays[size] = GraphReplay(lambda x: inference(x, metas))
         return replays[size](inputs)
 
-    model.segmentor.inference = replay
+    dense.inference = replay
     try:
         yield
     finally:
-        del model.segmentor.inference
+        del dense.inference

@@ -1,6 +1,6 @@
 r"""What the mask heads of EffSeg's Table 4 cost at its sizes: multiply-accumulates, time, memory.
 
-    python projects/coco128/heads.py --out work_dirs/coco128/heads.json
+    python projects/coco128/heads.py --out work_dirs/coco128/heads.json [--device cuda]
 
 Random weights, a pyramid of 800x1088 with 256 channels, 80 classes, the heads in turns. 97 RoIs for
 all, and for EffSeg 61 as well: the number of distinct boxes behind 97 detections that the paper's
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mmsparse.engine.complexity import dense_macs
 from mmsparse.engine.config import read_config
-from mmsparse.engine.machine import machine, peak_memory
+from mmsparse.engine.machine import machine, peak_memory, synchronize
 
 HEADS = {
     'Mask R-CNN++': ('mask-rcnn-plus_r50_fpn_1x_coco', 97),
@@ -58,15 +58,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
     parser.add_argument('--out', type=Path, help='write the figures to this JSON file')
     args = parser.parse_args()
     torch.manual_seed(0)
-    feats = [torch.randn(1, 256, SIZE[0] // s, SIZE[1] // s) for s in (4, 8, 16, 32)]
-    built = {config: build(config) for config, _ in HEADS.values()}
+    device = args.device
+    feats = [torch.randn(1, 256, SIZE[0] // s, SIZE[1] // s).to(device) for s in (4, 8, 16, 32)]
+    built = {config: build(config).to(device) for config, _ in HEADS.values()}
     runs = {}
     for name, (config, count) in HEADS.items():
-        head, rois = built[config], boxes(count)
-        rest = (torch.randn(count, 1024), torch.randint(80, (count,)))
+        head, rois = built[config], boxes(count).to(device)
+        rest = (torch.randn(count, 1024).to(device), torch.randint(80, (count,)).to(device))
         runs[name] = lambda head=head, rois=rois, rest=rest: head.mask_head(
             feats, head.roi_feats(feats, rois), rois, *rest)
     rows = {name: dict(
@@ -76,20 +78,23 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(args.rounds):
         for name, run in runs.items():
+            synchronize(device)
             start = time.perf_counter()
             run()
+            synchronize(device)
             seconds[name].append(time.perf_counter() - start)
-    table = Table('', 'RoIs', 'M parameters', 'GMACs', 's', 'peak MiB')
+    table = Table('', 'RoIs', 'M parameters', 'GMACs', 'ms', 'peak MiB')
     for name, run in runs.items():
         rows[name] |= dict(seconds=statistics.median(seconds[name]),
-                           peak_mib=peak_memory(run, torch.device('cpu')) / 2**20)
+                           peak_mib=peak_memory(run, device) / 2**20)
+        row = rows[name] | dict(seconds=1000 * rows[name]['seconds'])
         table.add_row(name, *(f'{v:.{d}f}' for v, d in zip(
-            rows[name].values(), (0, 2, 1, 2, 0), strict=True)))
+            row.values(), (0, 2, 1, 1, 0), strict=True)))
     Console().print(table)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(
-            dict(machine=machine(torch.device('cpu')), heads=rows), indent=2) + '\n')
+            dict(machine=machine(device), heads=rows), indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,14 +1,14 @@
-"""CUDA graphs of the low-resolution pass; the replay itself needs a GPU."""
+"""CUDA graphs of dense networks; the replay itself needs a GPU."""
 import pytest
 import torch
 
-from mmsparse.engine.cuda_graph import GraphReplay, graphed_low_resolution
+from mmsparse.engine.cuda_graph import GraphReplay, graphed_inference
 from tests.models.tiny import batch, build_refine
 
 
 def test_needs_cuda_and_evaluation_mode():
     with pytest.raises(ValueError, match='got training=False on cpu'), \
-            graphed_low_resolution(build_refine()):
+            graphed_inference(build_refine()):
         pass
 
 
@@ -23,15 +23,16 @@ def test_what_cannot_be_captured_runs_as_it_is(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('dense', [False, True])
 @torch.no_grad()
-def test_replayed_classes_are_the_same():
+def test_replayed_classes_are_the_same(dense):
     model = build_refine().cuda()
+    model, found = (model.segmentor, 'pred_sem_seg') if dense else (model, 'low_res_sem_seg')
     inputs = [batch(model) for _ in range(3)]
     before = [model(**b, mode='predict') for b in inputs]
-    with graphed_low_resolution(model):
+    with graphed_inference(model):
         after = [model(**b, mode='predict') for b in inputs]
-    assert 'inference' not in vars(model.segmentor)
+    assert 'inference' not in vars(model if dense else model.segmentor)
     for x, y in zip(sum(before, []), sum(after, []), strict=True):
         # under capture the libraries may choose other kernels, which round otherwise
-        assert (x.low_res_sem_seg.data != y.low_res_sem_seg.data).float().mean() < 1e-3
+        assert (x.get(found).data != y.get(found).data).float().mean() < 1e-3

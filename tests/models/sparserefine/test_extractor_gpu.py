@@ -1,4 +1,4 @@
-"""The U-Net on CUDA (spconv's implicit GEMM) against the float64 dense oracle on the CPU.
+"""The U-Net on CUDA (rows, spconv's implicit GEMM) against the float64 dense oracle on the CPU.
 
 The CPU twins of these tests are in test_sparse_unet.py.
 """
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmsparse.sparse import SparseMap, Topology
+from mmsparse.sparse.backends import gathered
 from tests.models.sparserefine.builders import (
     build,
     compare,
@@ -21,15 +22,6 @@ pytestmark = pytest.mark.gpu
 CASES = pytest.mark.parametrize(('kind', 'size'), [
     ('boundary', (2, 97, 130)), ('full', (1, 96, 96)), ('random', (2, 96, 101)),
     ('one_empty', (2, 97, 130))])
-
-
-@pytest.fixture(autouse=True)
-def full_float32():
-    """TensorFloat-32 has ten bits: it would hide errors of this size."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @CASES
@@ -74,12 +66,15 @@ class Cpu:
 
 
 @CASES
-@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-4), (torch.float16, 2e-2)])
+@pytest.mark.parametrize('engine, dtype, tolerance', [
+    ('auto', torch.float32, 1e-5), ('auto', torch.float16, 1e-2), ('auto', torch.bfloat16, 5e-2),
+    ('sparse', torch.float32, 1e-5), ('sparse', torch.float16, 2e-2)])
 @pytest.mark.parametrize('padding', [0, 1])
 @torch.no_grad()
-def test_inference_by_dtype(padding, dtype, tolerance, kind, size):
+def test_inference_by_dtype(padding, engine, dtype, tolerance, kind, size):
     torch.manual_seed(0)
     net = randomize_norms(build(channels=(16, 32, 64), down_padding=padding)).eval()
+    net.engine = engine
     pixels = SparseMap.from_mask(torch.randn(size[0], 3, *size[1:]), masks(*size)[kind])
     reference = copy.deepcopy(net).double()
     reference.engine = 'dense'
@@ -87,6 +82,22 @@ def test_inference_by_dtype(padding, dtype, tolerance, kind, size):
     found = OnCuda(net.to(dtype))(pixels)
     assert found.dtype == dtype
     assert relative_error([found], [expected]) < tolerance
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_inference_follows_autocast_and_goes_block_by_block(dtype, monkeypatch):
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(16, 32, 64))).eval().cuda()
+    image, mask = torch.randn(2, 3, 97, 130).cuda(), masks(2, 97, 130)['boundary'].cuda()
+    pixels = SparseMap.from_mask(image, mask)
+    expected = net(pixels)
+    monkeypatch.setattr(gathered, 'GPU_BLOCK', 0)
+    monkeypatch.setattr(gathered, 'ROWS', 100)
+    torch.testing.assert_close(net(pixels), expected, atol=1e-4, rtol=1e-4)
+    with torch.autocast('cuda', dtype):
+        found = net(pixels)
+    assert found.dtype == dtype and relative_error([found], [expected]) < 5e-2
 
 
 @torch.no_grad()

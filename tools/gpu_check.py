@@ -106,8 +106,9 @@ def measure(name: str, args: argparse.Namespace, device: torch.device) -> list[d
                     row |= dict(
                         graphed_speedup=pair.speedup('refined'),
                         graphed={kind: pair.fastest(kind).as_dict() for kind in kinds})
-            except torch.OutOfMemoryError:
-                row = case | dict(out_of_memory=True)
+            except (torch.OutOfMemoryError, ValueError) as error:
+                # half precision may be too small a range for random weights
+                row = case | dict(failed=str(error).splitlines()[0])
                 torch.cuda.empty_cache()
             rows.append(row)
     return rows
@@ -151,8 +152,8 @@ def report(summary: dict[str, Any]) -> str:
         head = f'| {row["baseline"]} | {row["precision"]} | {row["batch_size"]} '
         paper = BASELINES[row['baseline']].paper[row['precision']].get(row['batch_size'])
         paper = f'{paper:.2f}x' if paper else ''
-        if row.get('out_of_memory'):
-            lines.append(f'{head}| out of memory | | | | | | | | | {paper} |')
+        if 'failed' in row:
+            lines.append(f'{head}| {row["failed"]} | | | | | | | | | {paper} |')
             continue
         dense, refined = row['dense'], row['refined']
         graphed = ' | | '

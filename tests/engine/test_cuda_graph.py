@@ -27,8 +27,8 @@ def test_what_cannot_be_captured_runs_as_it_is(monkeypatch):
 @torch.no_grad()
 def test_replayed_classes_are_the_same(dense):
     model = build_refine().cuda()
-    model, found = (model.segmentor, 'pred_sem_seg') if dense else (model, 'low_res_sem_seg')
     inputs = [batch(model) for _ in range(3)]
+    model, found = (model.segmentor, 'pred_sem_seg') if dense else (model, 'low_res_sem_seg')
     before = [model(**b, mode='predict') for b in inputs]
     with graphed_inference(model):
         after = [model(**b, mode='predict') for b in inputs]

@@ -29,7 +29,7 @@ def pixels_of(size, share, seed=0, channels=4, batch=2):
 
 
 TRAINED = dict(spconv=SpconvMap.of, dense=MaskedMap.of, trained_rows=TrainedRowMap.of)
-ENGINES = TRAINED | dict(rows=RowMap.of)
+ENGINES = TRAINED | dict(rows=lambda pixels: RowMap.of(pixels, pixels.features.dtype))
 CASES = [((7, 9), 0.3), ((8, 8), 1.0), ((12, 7), 0.1)]
 
 

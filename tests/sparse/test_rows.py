@@ -31,7 +31,7 @@ def case(batch, height, width, share, channels, seed=0, dtype=torch.float64):
     mask = torch.rand(batch, height, width, generator=g) < share
     image = torch.randn(batch, channels, height, width, generator=g, dtype=dtype)
     pixels = SparseMap.from_mask(image, mask)
-    return pixels, RowMap.of(pixels)
+    return pixels, RowMap.of(pixels, dtype)
 
 
 def tiled(x, weight, least=1):
@@ -130,9 +130,9 @@ def test_winograd_at_size_in_float32(kind, channels):
         mask[1, 96, 129] = True
     elif kind == 'one image empty':
         mask[0] = False
-    x = RowMap.of(SparseMap.from_mask(torch.randn(2, channels, 97, 130), mask))
+    x = RowMap.of(SparseMap.from_mask(torch.randn(2, channels, 97, 130), mask), torch.float32)
     weight = torch.randn(channels, 3, 3, channels)
-    double = RowMap.of(SparseMap(x.rows().double(), x.topology))
+    double = RowMap.of(SparseMap(x.rows().double(), x.topology), torch.float64)
     expected = tiled(double, weight.double(), 17).rows()
     for least in (1, 9):
         found = tiled(x, weight, least).rows()
@@ -176,7 +176,7 @@ def test_the_cheaper_way_is_taken():
 
 
 def test_memory_comes_back_when_its_last_tensor_is_gone():
-    arena = Arena(torch.device('cpu'))
+    arena = Arena()
     first = arena.take((4, 5), torch.float32)
     place, view = first.data_ptr(), first[1:].T
     del first
@@ -192,7 +192,7 @@ def test_memory_comes_back_when_its_last_tensor_is_gone():
 
 
 def test_a_small_request_leaves_a_large_block_and_a_large_one_replaces_a_small():
-    arena = Arena(torch.device('cpu'))
+    arena = Arena()
     small = arena.take((10,), torch.float32)
     del small
     large = arena.take((100,), torch.float32)
@@ -204,7 +204,7 @@ def test_a_small_request_leaves_a_large_block_and_a_large_one_replaces_a_small()
 
 
 def test_a_result_does_not_keep_the_arena():
-    arena = Arena(torch.device('cpu'))
+    arena = Arena()
     result, other = arena.take((4, 5), torch.float32), arena.take((1000,), torch.float32)
     del other
     free = weakref.ref(arena.free[0])
@@ -287,8 +287,8 @@ def test_any_graph_of_layers_equals_the_dense_oracle(operations, padding, seed, 
 def test_bfloat16_accumulates_in_float32(kind):
     """A sum of 9 x 512 products: rounding of what goes in and comes out, no more."""
     mask = boundary_mask(1, 40, 50) if kind == 'boundary' else torch.ones(1, 40, 50).bool()
-    pixels = SparseMap.from_mask(torch.randn(1, 512, 40, 50).bfloat16(), mask)
-    conv, x = SubMConv2d(512, 8), RowMap.of(pixels)
+    pixels = SparseMap.from_mask(torch.randn(1, 512, 40, 50), mask)
+    conv, x = SubMConv2d(512, 8), RowMap.of(pixels, torch.bfloat16)
     rounded = SparseMap(x.rows().double(), x.topology)
     expected = MaskedMap.of(rounded).subm_conv(conv.weight.bfloat16().double()).rows()
     found = conv(x).rows()

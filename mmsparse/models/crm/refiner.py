@@ -126,7 +126,8 @@ class CRMRefiner(BaseModel):
               pixels. The last scale always runs.
             - ``min_area``: a mask of fewer pixels is returned as it is.
             - ``query_chunk``: number of points that the head answers at a time. ``None``: 8,192 on
-              a CPU, where they stay in the cache, 524,288 on a GPU.
+              a CPU, where they stay in the cache, 524,288 on a GPU, but fewer where they would need
+              more than a quarter of ``max_bytes``.
             - ``max_bytes``: memory to use above weights and inputs, which tiles are chosen to keep
               to. ``None``: no bound.
             - ``selector``: config of a selector, as SparseRefine's, that is given the two classes
@@ -375,10 +376,14 @@ class CRMRefiner(BaseModel):
             size, full, self.stage_sizes(size)[level], self.backbone.stage_strides[level],
             selected, len(p), bound)
         if tiles is None:
+            cfg = self.test_cfg
+            rest = cfg.max_bytes - bound - QUERY_BYTES * self._chunk() + need
+            least = rest + QUERY_BYTES * (cfg.query_chunk or self._full_chunk())
+            if cfg.query_chunk is None:
+                least = min(least, rest * 4 / 3)
             raise ValueError(
-                f'test_cfg.max_bytes is {self.test_cfg.max_bytes}, but {len(p)} image(s) of '
-                f'{full[0]}x{full[1]} pixels, padding included, need at least '
-                f'{math.ceil(self.test_cfg.max_bytes - bound + need)}')
+                f'test_cfg.max_bytes is {cfg.max_bytes}, but {len(p)} image(s) of '
+                f'{full[0]}x{full[1]} pixels, padding included, need at least {math.ceil(least)}')
         return tiles
 
     def _bytes_for_tiles(self, images: Tensor, p: Tensor) -> float:
@@ -393,8 +398,16 @@ class CRMRefiner(BaseModel):
 
     def _chunk(self) -> int:
         """Number of points that the head answers at a time."""
-        on_cpu = next(self.parameters()).device.type == 'cpu'
-        return self.test_cfg.query_chunk or (2**13 if on_cpu else 2**19)
+        cfg = self.test_cfg
+        if cfg.query_chunk is not None:
+            return cfg.query_chunk
+        chunk = self._full_chunk()
+        return chunk if cfg.max_bytes is None else max(
+            1, min(chunk, cfg.max_bytes // (4 * QUERY_BYTES)))
+
+    def _full_chunk(self) -> int:
+        """That number where neither it nor the memory is given."""
+        return 2**13 if next(self.parameters()).device.type == 'cpu' else 2**19
 
     def _precision(self) -> AbstractContextManager:
         device = next(self.parameters()).device.type

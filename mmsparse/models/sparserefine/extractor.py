@@ -5,6 +5,7 @@ the batch, ``C`` channels, ``L`` levels.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -33,6 +34,10 @@ from mmsparse.sparse import (
 from mmsparse.sparse.backends import MacCount, scale_and_shift
 
 ENGINES = ('auto', 'sparse', 'dense')
+# Share of active cells above which, for inference on CUDA, a dense convolution on the whole map is
+# taken to beat spconv's on rows. On an H200 that costs nothing in half precision, and saves up to 38 %
+# of the U-Net's time in float32 (docs/benchmarks/nvidia-h200.md).
+DENSE_ABOVE = 0.5
 
 
 class ResidualBlock(nn.Module):
@@ -120,10 +125,11 @@ class SparseUNet(BaseModule):
         channels: width of each level; every level halves the resolution.
         down_padding: padding of the stride-2 convolutions. 1 (default) gives every pixel a
             parent and works on any grid; 0 is the index mapping of the paper's code.
-        engine: how the same function is computed. ``'auto'`` (default): by gathers and matrix
-            products, for inference on the CPU also by Winograd tiles where these cost less; in
-            training on CUDA by spconv. ``'sparse'``: by spconv. ``'dense'``: by dense convolutions
-            times the mask.
+        engine: how the same function is computed. ``'auto'`` (default): on the CPU by gathers and
+            matrix products, for inference also by Winograd tiles where these cost less; on CUDA
+            by spconv on rows, for inference by dense convolutions below a level that is half
+            full. ``'sparse'``: by spconv at every level. ``'dense'``: by dense convolutions at
+            every level, without spconv.
         init_cfg: as in mmengine.
 
     Raises:
@@ -176,9 +182,8 @@ class SparseUNet(BaseModule):
     def forward(self, sparse_map: SparseMap) -> Tensor:
         """Features of the active pixels; one graph break under ``torch.compile``.
 
-        In the dtype of autocast, where that is on, but for spconv, which computes in that of the
-        weights: its eval path ignores autocast and then meets unequal dtypes, and it knows no
-        bfloat16.
+        On the CPU in the dtype of autocast, where that is on; else in that of the weights: spconv's
+        eval path ignores autocast and then meets unequal dtypes, and it knows no bfloat16.
 
         Args:
             sparse_map: ``N`` active pixels with ``in_channels`` features.
@@ -195,15 +200,13 @@ class SparseUNet(BaseModule):
             raise ValueError(f'SparseUNet needs images of at least {self.min_size} x '
                              f'{self.min_size} pixels for its deepest level, got {height} x '
                              f'{width}; use fewer channels (levels) or larger images')
+        device, dtype = sparse_map.features.device.type, self._dtype(sparse_map)
         if torch.compiler.is_exporting():  # one graph for every number of pixels
             return self._run(TracedRowMap.of(sparse_map)).rows()
-        device, kind = sparse_map.features.device.type, self._kind(sparse_map.features)
-        follows = kind in (RowMap, TrainedRowMap) and torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if follows else self.stem.weight.dtype
         if not len(sparse_map):
             return sparse_map.features.new_zeros(0, self.out_channels, dtype=dtype)
         with torch.autocast(device, enabled=False):
-            return self._run(kind.of(sparse_map.replace_features(
+            return self._run(self._start(sparse_map.replace_features(
                 sparse_map.features.to(dtype)))).rows()
 
     def _run(self, x: ActiveMap) -> ActiveMap:
@@ -211,15 +214,23 @@ class SparseUNet(BaseModule):
         x.rows()  # now, and once: the first block reads it twice
         return self.norm(self.levels(x))
 
-    def _kind(self, features: Tensor) -> type[MaskedMap | SpconvMap | TrainedRowMap | RowMap]:
-        """What computes on these features."""
+    def _dtype(self, sparse_map: SparseMap) -> torch.dtype:
+        """What to compute in."""
+        on_rows = self.engine == 'auto' and not sparse_map.features.is_cuda
+        return (torch.get_autocast_dtype('cpu') if on_rows and torch.is_autocast_enabled('cpu')
+                else self.stem.weight.dtype)
+
+    def _start(self, sparse_map: SparseMap) -> ActiveMap:
+        """The pixels in the form that the engine computes on."""
+        if self.engine == 'dense':
+            return MaskedMap.of(sparse_map)
+        features = sparse_map.features
         learns = self.training or (torch.is_grad_enabled() and (
             features.requires_grad or self.stem.weight.requires_grad))
-        if self.engine == 'dense':
-            return MaskedMap
-        if self.engine == 'sparse' or (learns and features.is_cuda):
-            return SpconvMap
-        return TrainedRowMap if learns else RowMap
+        if self.engine == 'sparse' or features.is_cuda:
+            switches = self.engine == 'auto' and not self.training
+            return SpconvMap.of(sparse_map, DENSE_ABOVE if switches else math.inf)
+        return TrainedRowMap.of(sparse_map) if learns else RowMap.of(sparse_map, features.dtype)
 
     def fuse(self, dtype: torch.dtype | None = None) -> None:
         """Fold the norms that come right after a convolution into it, for inference alone.

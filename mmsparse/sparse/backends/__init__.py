@@ -2,7 +2,7 @@
 
 ========================  =========================================================================
 :class:`SpconvMap`        rows, spconv's convolutions: CUDA, and the reference on the CPU
-:class:`RowMap`           rows, gathers and matrix products: inference
+:class:`RowMap`           rows, gathers and matrix products: inference on the CPU
 :class:`TrainedRowMap`    the same with gradients: training on the CPU
 :class:`TracedRowMap`     the same in operators of ONNX: exported graphs
 :class:`MaskedMap`        a dense map times a mask: any device without spconv, and the tests' oracle

@@ -12,26 +12,22 @@ LEAST_USE = 0.25
 
 
 class Arena:
-    """Blocks of memory for the tensors of one forward pass.
+    """Blocks of CPU memory for the tensors of one forward pass.
 
-    On the CPU a large allocation costs a page fault per 4 KB when it is first written to, as much
-    as the arithmetic on it; the layers of a U-Net need the same sizes over and over. A block comes
-    back when the last tensor in it, views included, is gone: nobody has to say so, and nobody can
-    be given memory that somebody still reads. On a GPU torch's own allocator does all that.
-
-    Args:
-        device: of the memory.
+    A large allocation costs a page fault per 4 KB when it is first written to, as much as the
+    arithmetic on it; the layers of a U-Net need the same sizes over and over. A block comes back
+    when the last tensor in it, views included, is gone: nobody has to say so, and nobody can be
+    given memory that somebody still reads.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self.free: list[Tensor] = []
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Uninitialized: in the smallest free block that fits, else in a new one."""
         size = math.prod(shape) * dtype.itemsize
-        if not size or self.device.type != 'cpu':
-            return torch.empty(shape, dtype=dtype, device=self.device)
+        if not size:
+            return torch.empty(shape, dtype=dtype)
         fitting = [i for i, block in enumerate(self.free)
                    if LEAST_USE * len(block) <= size <= len(block)]
         if fitting:

@@ -1,9 +1,7 @@
-"""Sparse convolutions for inference: gather the rows a result reads, then one matrix product.
+"""Sparse convolutions for CPU inference: gather the rows a result reads, then one matrix product.
 
 spconv's CPU kernels multiply tap by tap and scatter the products; gathering the rows into a block
-that stays in cache and multiplying once is faster. Its GPU kernels gather within the product, but
-cost the host half a millisecond each, which is most of the time of a picture or two. On the CPU, in
-tiles of 4 x 4 that hold enough active pixels
+that stays in cache and multiplying once is faster. In tiles of 4 x 4 that hold enough active pixels
 a submanifold convolution goes through Winograd's transform instead (:mod:`.winograd`), which needs
 a quarter of the multiplications. Letters: ``N`` pixels, ``M`` results, ``C, D`` channels in and
 out, ``T`` tiles.
@@ -22,16 +20,13 @@ from .winograd import WRITE, tile_cost, winograd_product
 # Bytes and rows of a block of gathered rows, at least. More would leave the cache; with less,
 # products in bfloat16 spend their time on packing the weights, which they do for every block.
 BLOCK, ROWS = 1 << 24, 1 << 12
-# A GPU has no such cache, and is only busy with large products; this bounds the memory.
-GPU_BLOCK = 1 << 28
 # What moving one float costs, in multiply-accumulates of a matrix product: measured on 2 cores.
 MOVE = 15
 
 
-def rows_per_block(width: int, rows: Tensor) -> int:
-    """How many rows of ``width`` values, of the kind of these, a block holds."""
-    block = BLOCK if rows.device.type == 'cpu' else GPU_BLOCK
-    return max(ROWS, block // (width * rows.dtype.itemsize))
+def rows_per_block(width: int, dtype: torch.dtype) -> int:
+    """How many rows of ``width`` values a block holds."""
+    return max(ROWS, BLOCK // (width * dtype.itemsize))
 
 
 def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: Tensor,
@@ -49,7 +44,7 @@ def product(rows: Tensor, table: Tensor, matrix: Tensor, arena: Arena, *, out: T
     """
     (m, k), c = table.shape, rows.shape[1]
     out[m:m + 1] = 0
-    step = rows_per_block(k * c, rows)
+    step = rows_per_block(k * c, rows.dtype)
     block = arena.take((min(step, m) * k, c), rows.dtype)
     for top in range(0, m, step):
         part = table[top:top + step]
@@ -101,8 +96,8 @@ def subm_conv(rows: Tensor, topology: Topology, weight: Tensor, arena: Arena, *,
     """
     (d, _, _, c), n = weight.shape, len(topology)
     matrix = tap_matrix(weight)
-    # Winograd's transforms lose digits that bfloat16 does not have, and the costs are a CPU's.
-    least = (17 if rows.dtype == torch.bfloat16 or rows.device.type != 'cpu' else
+    # Winograd's transforms lose digits that bfloat16 does not have.
+    least = (17 if rows.dtype == torch.bfloat16 else
              worth_a_tile(topology.tile_histogram, c, d))
     if least > 16:
         product(rows, topology.neighbors, matrix, arena, out=out, bias=bias, plus=plus)

@@ -1,9 +1,8 @@
-"""Rows of features for inference.
+"""Rows of features for inference on the CPU.
 
 Every sparse convolution is a gather of rows by a table of the topology and a matrix product
 (:mod:`.gathered`, :mod:`.winograd`); spconv is not involved. A convolution waits until somebody
-reads it, so that a norm or a sum that comes first is computed within; on the CPU block by block in
-cache.
+reads it, so that a norm or a sum that comes first is computed within, block by block in cache.
 """
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ WIDE = 512  # values that a vectorized loop runs over at least
 
 
 class RowMap(ActiveMap):
-    """Features of the active pixels, without gradients.
+    """Features of the active pixels on the CPU, without gradients.
 
     Args:
         topology: the pixels.
@@ -46,14 +45,13 @@ class RowMap(ActiveMap):
         self._dtype = dtype
 
     @classmethod
-    def of(cls, pixels: SparseMap) -> Self:
-        """The same features."""
-        features, n = pixels.features, len(pixels)
-        arena = Arena(features.device)
-        room = arena.take((n + SPARE, features.shape[1]), features.dtype)
-        room[:n] = features
+    def of(cls, pixels: SparseMap, dtype: torch.dtype) -> Self:
+        """The same features in another precision."""
+        arena, n = Arena(), len(pixels)
+        room = arena.take((n + SPARE, pixels.features.shape[1]), dtype)
+        room[:n] = pixels.features
         room[n] = 0
-        return cls(pixels.topology, arena, room, features.dtype)
+        return cls(pixels.topology, arena, room, dtype)
 
     def _follow(self, work: Tensor | SubmConv | UpConv, topology: Topology | None = None) -> Self:
         return type(self)(topology or self.topology, self._arena, work, self._dtype)
@@ -76,7 +74,7 @@ class RowMap(ActiveMap):
 
     @override
     def replace_rows(self, rows: Tensor) -> Self:
-        return self.of(SparseMap(rows.to(self._dtype), self.topology))
+        return self.of(SparseMap(rows, self.topology), self._dtype)
 
     @override
     def subm_conv(self, weight: Tensor) -> Self:
@@ -193,10 +191,7 @@ class UpConv:
 
 
 def affine_relu(rows: Tensor, scale: Tensor, shift: Tensor, *, out: Tensor) -> None:
-    """``out = relu(scale * rows + shift)``, contiguous ``[n, C]``; on a CPU by blocks in cache."""
-    if rows.device.type != 'cpu':
-        torch.addcmul(shift, rows, scale, out=out).relu_()
-        return
+    """``out = relu(scale * rows + shift)``, contiguous ``[n, C]``, block by block in cache."""
     # Several rows as one: with fewer channels than a vector holds (32 in bfloat16) torch does not
     # vectorize, and takes six times as long on 16.
     fold = max(1, WIDE // rows.shape[1])

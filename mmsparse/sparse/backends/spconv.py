@@ -1,7 +1,8 @@
 """Sparse convolutions by spconv."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,9 @@ from typing_extensions import override
 from mmsparse.compat import find_spconv
 
 from ..maps import SparseMap
+from ..topology import Topology
 from .active_map import ActiveMap
+from .dense import MaskedMap, dense
 
 if TYPE_CHECKING:
     from spconv.pytorch import SparseConvTensor
@@ -26,19 +29,25 @@ class SpconvMap(ActiveMap):
     Attributes:
         tensor: the rows; of a coarse level in spconv's order.
         level: how many strided convolutions lie above.
+        dense_above: share of active cells above which a coarse level becomes a
+            :class:`.MaskedMap`.
+        cells: by level, what its strided convolution gave, without features; shared by all maps
+            that follow from one.
     """
 
     tensor: SparseConvTensor
     level: int = 0
+    dense_above: float = math.inf
+    cells: dict[int, SparseConvTensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pixels: SparseMap) -> SpconvMap:
+    def of(cls, pixels: SparseMap, dense_above: float = math.inf) -> SpconvMap:
         """The same features; tables are made anew and live as long as maps of this pass."""
         topology = pixels.topology
         tensor = find_spconv().SparseConvTensor(
             pixels.features.contiguous(), topology.indices, list(topology.spatial_shape),
             topology.batch_size)
-        return cls(tensor)
+        return cls(tensor, dense_above=dense_above)
 
     @override
     def rows(self) -> Tensor:
@@ -65,11 +74,14 @@ class SpconvMap(ActiveMap):
         return replace(self, tensor=convolve(self.tensor, weight, f'subm{self.level}', subm=True))
 
     @override
-    def down_conv(self, weight: Tensor, padding: int) -> SpconvMap | None:
+    def down_conv(self, weight: Tensor, padding: int) -> ActiveMap | None:
         if not self._has_coarse(padding):
             return None
         tensor = convolve(self.tensor, weight, f'down{self.level}', stride=2, padding=padding)
-        return replace(self, tensor=tensor, level=self.level + 1)
+        coarse = replace(self, tensor=tensor, level=self.level + 1)
+        self.cells[self.level] = tensor.replace_feature(tensor.features[:0].detach())
+        share = len(tensor.indices) / (tensor.batch_size * math.prod(tensor.spatial_shape))
+        return coarse.to_masked() if share > self.dense_above else coarse
 
     def _has_coarse(self, padding: int) -> bool:
         """Whether any coarse cell is active. Without padding this syncs with the device."""
@@ -80,9 +92,23 @@ class SpconvMap(ActiveMap):
         return bool(((indices[:, 1] < h) & (indices[:, 2] < w)).any())
 
     @override
-    def up_conv(self, coarse: Self, weight: Tensor, padding: int) -> Self:
-        return replace(self, tensor=convolve(
-            coarse.tensor, weight, f'down{self.level}', inverse=True))
+    def up_conv(self, coarse: Self | MaskedMap, weight: Tensor, padding: int) -> Self:
+        if isinstance(coarse, MaskedMap):  # back to rows, in spconv's order
+            cells = self.cells[self.level]
+            tensor = cells.replace_feature(
+                coarse.data.permute(0, 2, 3, 1)[cells.indices.long().unbind(1)])
+        else:
+            tensor = coarse.tensor
+        return replace(self, tensor=convolve(tensor, weight, f'down{self.level}', inverse=True))
+
+    def to_masked(self) -> MaskedMap:
+        """The same features as a dense map; differentiable."""
+        tensor = self.tensor
+        mask = torch.zeros(tensor.batch_size, *tensor.spatial_shape, dtype=torch.bool,
+                           device=tensor.indices.device)
+        place = tensor.indices.long().unbind(1)
+        mask[place] = True
+        return MaskedMap(dense(tensor.features, place, mask), Topology(mask))
 
 
 def convolve(x: SparseConvTensor, weight: Tensor, key: str, **kind: Any) -> SparseConvTensor:

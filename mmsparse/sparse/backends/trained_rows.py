@@ -170,15 +170,15 @@ def with_zeros(rows: Tensor) -> Tensor:
 def product(rows: Tensor, table: Tensor, matrix: Tensor) -> Tensor:
     """The rows that a table names, side by side, times ``matrix`` ``[k * C, D]``: ``[M, D]``."""
     out = rows.new_empty(len(table), matrix.shape[1])
-    gathered.product(with_zeros(rows), table, matrix, Arena(rows.device), out=out)
+    gathered.product(with_zeros(rows), table, matrix, Arena(), out=out)
     return out
 
 
 def outer_product(rows: Tensor, table: Tensor, others: Tensor) -> Tensor:
     """Sum over results of the rows they read times others ``[M, D]``: float ``[k * C, D]``."""
     rows, dtype = with_zeros(rows), torch.promote_types(rows.dtype, torch.float32)
-    total = rows.new_zeros(table.shape[1] * rows.shape[1], others.shape[1], dtype=dtype)
-    step = gathered.rows_per_block(len(total), rows)
+    total = torch.zeros(table.shape[1] * rows.shape[1], others.shape[1], dtype=dtype)
+    step = gathered.rows_per_block(len(total), rows.dtype)
     for part, other in zip(table.split(step), others.split(step), strict=True):
         total += rows.index_select(0, part.reshape(-1)).view(len(part), len(total)).T @ other
     return total

@@ -470,10 +470,19 @@ def test_bad_inputs():
                           head=dict(type='mmsparse.ImplicitPointHead')))
     with pytest.raises(ValueError, match='CRMFusionNeck.fuse must be one of'):
         build(neck=dict(fuse='1-2'))
+
+
+@pytest.mark.parametrize('full_chunk', [2**13, 2**19])  # of a CPU, of a GPU
+@pytest.mark.parametrize('settings', [{}, dict(query_chunk=2**14)])
+def test_the_least_memory_is_told_and_is_enough(settings, full_chunk, monkeypatch):
+    monkeypatch.setattr('mmsparse.models.crm.refiner.CRMRefiner._full_chunk', lambda _: full_chunk)
+    image, mask = picture((96, 96))
     with pytest.raises(ValueError, match='max_bytes is 1000000, but 1 image.* need at least') as e:
-        build(max_bytes=10**6).refine(image, mask)
+        build(max_bytes=10**6, **settings).refine(image, mask)
     enough = int(str(e.value).split()[-1])
-    assert build(max_bytes=enough).refine(image, mask).mask.shape == (1, 96, 96)
+    assert build(max_bytes=enough, **settings).refine(image, mask).mask.shape == (1, 96, 96)
+    with pytest.raises(ValueError, match=f'max_bytes is {enough - 10**5}'):
+        build(max_bytes=enough - 10**5, **settings).refine(image, mask)
 
 
 # ---- losses, training -------------------------------------------------------------------------

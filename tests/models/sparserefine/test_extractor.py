@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from mmsparse.sparse import SparseMap
+from mmsparse.sparse import SparseMap, SpconvMap
 from tests.models.sparserefine.builders import (
     build,
     compare,
@@ -69,6 +69,24 @@ def test_inference_without_gradients_equals_the_dense_oracle(engine, padding, ki
         net.fuse()
         found = net(SparseMap.from_mask(image.double(), mask))
         assert relative_error([found], [expected]) < 1e-12
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('padding', [0, 1])
+def test_dense_below_a_full_level_equals_the_oracle(monkeypatch, padding, training):
+    """What `auto` does on CUDA, here on the CPU: rows above, a dense map from some level down."""
+    torch.manual_seed(0)
+    net = randomize_norms(build(channels=(8, 12, 16, 24), down_padding=padding)).double()
+    monkeypatch.setattr(net, '_start', lambda pixels: SpconvMap.of(pixels, dense_above=0.1))
+    image, mask = torch.randn(2, 3, 97, 130), boundary_mask(2, 97, 130)
+    switched = []
+    net.levels.below.down_norm.register_forward_hook(
+        lambda module, inputs, output: switched.append(type(output).__name__))
+    errors = compare(net.train(training), image.double(), mask, padding=padding, depth=4)
+    assert max(errors) < 1e-9 and switched == ['MaskedMap']
+    mask = torch.rand(2, 97, 130) < 0.002
+    compare(net, image.double(), mask, padding=padding, depth=4)
+    assert switched[1] == 'SpconvMap'
 
 
 @torch.no_grad()

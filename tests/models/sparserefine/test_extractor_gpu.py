@@ -1,4 +1,4 @@
-"""The U-Net on CUDA (rows, spconv's implicit GEMM) against the float64 dense oracle on the CPU.
+"""The U-Net on CUDA (spconv's implicit GEMM) against the float64 dense oracle on the CPU.
 
 The CPU twins of these tests are in test_sparse_unet.py.
 """
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from mmsparse.sparse import SparseMap, Topology
-from mmsparse.sparse.backends import gathered
 from tests.models.sparserefine.builders import (
     build,
     compare,
@@ -67,7 +66,7 @@ class Cpu:
 
 @CASES
 @pytest.mark.parametrize('engine, dtype, tolerance', [
-    ('auto', torch.float32, 1e-5), ('auto', torch.float16, 1e-2), ('auto', torch.bfloat16, 5e-2),
+    ('auto', torch.float32, 1e-4), ('auto', torch.float16, 2e-2),
     ('sparse', torch.float32, 1e-5), ('sparse', torch.float16, 2e-2)])
 @pytest.mark.parametrize('padding', [0, 1])
 @torch.no_grad()
@@ -82,22 +81,6 @@ def test_inference_by_dtype(padding, engine, dtype, tolerance, kind, size):
     found = OnCuda(net.to(dtype))(pixels)
     assert found.dtype == dtype
     assert relative_error([found], [expected]) < tolerance
-
-
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@torch.no_grad()
-def test_inference_follows_autocast_and_goes_block_by_block(dtype, monkeypatch):
-    torch.manual_seed(0)
-    net = randomize_norms(build(channels=(16, 32, 64))).eval().cuda()
-    image, mask = torch.randn(2, 3, 97, 130).cuda(), masks(2, 97, 130)['boundary'].cuda()
-    pixels = SparseMap.from_mask(image, mask)
-    expected = net(pixels)
-    monkeypatch.setattr(gathered, 'GPU_BLOCK', 0)
-    monkeypatch.setattr(gathered, 'ROWS', 100)
-    torch.testing.assert_close(net(pixels), expected, atol=1e-4, rtol=1e-4)
-    with torch.autocast('cuda', dtype):
-        found = net(pixels)
-    assert found.dtype == dtype and relative_error([found], [expected]) < 5e-2
 
 
 @torch.no_grad()

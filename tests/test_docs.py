@@ -96,6 +96,24 @@ def test_the_benchmark_page_quotes_the_committed_figures():
         assert f'| {title} | {" | ".join(told)} |' in page
 
 
+def test_pages_quote_the_figures_of_the_gpu():
+    pages = [(ROOT / 'docs' / name).read_text() for name in ('benchmarks/README.md', 'effseg.md')]
+    rows, heads = (json.loads((ROOT / f'docs/benchmarks/{name}nvidia-h200.json').read_text())
+                   for name in ('', 'heads_'))
+    names = dict(hrnet='FCN-HRNet-W48', segformer='SegFormer-B5')
+    for row in (row for row in rows['results'] if row['precision'] == 'fp16'):
+        images = {1: '1 image', 4: '4 images'}[row['batch_size']]
+        told = [row['dense']['milliseconds'], row['refined']['milliseconds']]
+        cells = [*(f'{x:.1f}' for x in told),
+                 *(f'{row[key]:.2f}' for key in ('speedup', 'graphed_speedup'))]
+        line = f'| {names[row["baseline"]]}, {images} | {" | ".join(cells)} |'
+        assert line in pages[0].replace('**', ''), line
+    for name, row in heads['heads'].items():
+        line = (f'| {name} | {row["rois"]} | {row["gmacs"]:.1f} | {1000 * row["seconds"]:.1f} '
+                f'| {row["peak_mib"]:.0f} |')
+        assert line in pages[1], line
+
+
 def test_the_page_on_refiners_quotes_the_committed_figures():
     page = (ROOT / 'docs/which-refiner.md').read_text()
     found, plots = (json.loads((ROOT / f'docs/benchmarks/{name}.json').read_text())

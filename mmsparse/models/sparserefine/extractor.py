@@ -35,8 +35,8 @@ from mmsparse.sparse.backends import MacCount, scale_and_shift
 
 ENGINES = ('auto', 'sparse', 'dense')
 # Share of active cells above which, for inference on CUDA, a dense convolution on the whole map is
-# taken to beat spconv's on rows. On an H200 that costs nothing in half precision, and saves up to 38 %
-# of the U-Net's time in float32 (docs/benchmarks/nvidia-h200.md).
+# taken to beat spconv's on rows. On an H200 it hardly matters in half precision, and saves up to
+# 38 % of the U-Net's time in float32 (docs/benchmarks/nvidia-h200.md).
 DENSE_ABOVE = 0.5
 
 

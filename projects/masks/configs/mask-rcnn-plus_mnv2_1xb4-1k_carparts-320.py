@@ -5,7 +5,7 @@
 #     python tools/train.py projects/masks/configs/mask-rcnn-plus_mnv2_1xb4-1k_carparts-320.py \
 #         --work-dir work_dirs/masks/carparts/mask-rcnn-plus-0 --cfg-options randomness.seed=0
 _base_ = './_base_/mask-rcnn-plus_mnv2.py'
-load_from = 'work_dirs/masks/carparts/faster-rcnn/iter_4000.pth'
+load_from = 'work_dirs/masks/carparts/faster-rcnn/iter_2000.pth'
 classes = (
     'back_bumper', 'back_glass', 'back_left_door', 'back_left_light', 'back_right_door',
     'back_right_light', 'front_bumper', 'front_glass', 'front_left_door', 'front_left_light',

@@ -3,7 +3,7 @@
 _base_ = './mask-rcnn-plus_mnv2_1xb4-1k_carparts-320.py'
 load_from = None
 custom_hooks = []
-max_iters = 4000
+max_iters = 2000
 model = dict(roi_head=dict(mask_roi_extractor=None, mask_head=None))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [

@@ -205,7 +205,7 @@ def main() -> None:
     summary: dict[str, Any] = dict(machine=machine(device), shape=list(size))
     if args.out.is_file():
         before = json.loads(args.out.read_text())
-        if all(before[key] == summary[key] for key in summary):
+        if all(before.get(key) == summary[key] for key in summary):
             summary = before | summary
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.only:

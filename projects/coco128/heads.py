@@ -99,7 +99,7 @@ def main() -> None:
         row = rows[name] | dict(seconds=1000 * rows[name]['seconds'])
         table.add_row(name, *(f'{v:.{d}f}' for v, d in zip(
             row.values(), (0, 2, 1, 1, 0), strict=True)))
-    Console().print(table)
+    Console(width=100).print(table)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(

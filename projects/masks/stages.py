@@ -113,7 +113,7 @@ def main() -> None:
         for i, (grid, sizes) in enumerate((g, t) for (name, g), t in total.items() if name == run):
             table.add_row('' if i else run, f'{grid}x{grid}', *(
                 f'{100 * wrong / cells:.1f}' if cells else '' for wrong, cells in sizes.tolist()))
-    Console().print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == '__main__':

@@ -121,7 +121,7 @@ def main() -> None:
         cells = [f'{statistics.mean(values):.1f} ({", ".join(f"{v:.1f}" for v in values)})'
                  for values in ([run[figure] for run in row['seeds']] for figure in FIGURES)]
         table.add_row(name, *cells, f'{row["milliseconds"]:.0f}' if args.images else '')
-    Console().print(table)
+    Console(width=160).print(table)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(
         dict(machine=machine(torch.device('cpu')), data=args.data, heads=rows), indent=2) + '\n')

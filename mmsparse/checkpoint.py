@@ -127,11 +127,13 @@ def allow_mmengine() -> None:
     """Let this whole process load mmengine's checkpoints and ``mmsparse://NAME``; twice is once.
 
     ``load_from``, ``resume``, ``init_cfg=dict(type='Pretrained')`` and mmengine's
-    ``load_checkpoint`` then read them, still as data. Weights from URLs go through torch.hub, which
-    runs what they contain unless ``TORCH_FORCE_WEIGHTS_ONLY_LOAD=1`` is set.
+    ``load_checkpoint`` then read them, still as data: local files by :func:`load_checkpoint`, for
+    the fork of mmengine runs those that its own list refuses. Weights from URLs go through
+    torch.hub, those of object stores through mmengine's loaders; both may run what they contain
+    unless ``TORCH_FORCE_WEIGHTS_ONLY_LOAD=1`` is set.
     """
     torch.serialization.add_safe_globals(KINDS)
-    CheckpointLoader.register_scheme(zoo.SCHEME, load_by_mmsparse, force=True)
+    CheckpointLoader.register_scheme(('', zoo.SCHEME), load_by_mmsparse, force=True)
 
 
 def load_by_mmsparse(filename: str, map_location: Any = None) -> Any:

@@ -59,11 +59,11 @@ def evil(tmp_path):
     return path, canary
 
 
-def refused(evil, load, error=UnsafeCheckpointError):
+def refused(evil, load):
     path, canary = evil
-    with pytest.raises(error, match=r'posix\.mkdir') as found:
+    with pytest.raises(UnsafeCheckpointError, match=r'posix\.mkdir') as found:
         load()
-    assert error is not UnsafeCheckpointError or path.name in str(found.value)
+    assert path.name in str(found.value)
     assert not canary.exists()
 
 
@@ -502,7 +502,7 @@ def run(*args, **kwargs):
 
 def test_pretrained_init(evil, mmengine_allowed):
     model = Line(init_cfg=dict(type='Pretrained', checkpoint=str(evil[0])))
-    refused(evil, model.init_weights, pickle.UnpicklingError)
+    refused(evil, model.init_weights)
 
 
 def test_resume_equals_an_uninterrupted_run(tmp_path, mmengine_allowed):
@@ -539,9 +539,8 @@ def test_state_of_every_scheduler_loads(tmp_path):
 
 
 def test_resume_refuses_a_malicious_checkpoint(evil, tmp_path, mmengine_allowed):
-    refused(evil, lambda: run(tmp_path / 'a', 1, load_from=str(evil[0])), pickle.UnpicklingError)
-    refused(evil, lambda: run(tmp_path / 'b', 1, load_from=str(evil[0]), resume=True),
-            pickle.UnpicklingError)
+    refused(evil, lambda: run(tmp_path / 'a', 1, load_from=str(evil[0])))
+    refused(evil, lambda: run(tmp_path / 'b', 1, load_from=str(evil[0]), resume=True))
 
 
 def test_resume_runs_no_config_text(tmp_path, mmengine_allowed):

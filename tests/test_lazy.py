@@ -7,12 +7,16 @@ import sys
 
 import pytest
 
+from mmsparse.compat import STOCK, installed_stack
+
 # What needs mmdet: one method, and what works on instances.
 NEEDS_MMDET = {'mmsparse.models.crm.detector', 'mmsparse.datasets.scene_instances',
                'mmsparse.evaluation.boundary_coco', 'mmsparse.evaluation.boundary_lvis'}
+# Stock mmseg imports mmcv, for its version; the forks' does not.
+MMSEG = {'mmcv', 'mmseg'} if installed_stack() is STOCK else {'mmseg'}
 # Of each method a module without mmseg's models, which take seconds and import mmdet themselves.
 LIGHT = {'mmsparse.models.sparserefine.extractor': set(), 'mmsparse.models.wnet.backbone': set(),
-         'mmsparse.models.crm.head': set(), 'mmsparse.models.crm.refiner': {'mmcv', 'mmseg'},
+         'mmsparse.models.crm.head': set(), 'mmsparse.models.crm.refiner': MMSEG,
          'mmsparse.models.effseg.mask_head': {'mmcv'}}
 
 # Each module's names are looked up in a process of its own, forked before any of mmsparse's modules

@@ -122,14 +122,11 @@ def load_as_data() -> None:
     The two variables are torch's; ``TORCH_FORCE_WEIGHTS_ONLY_LOAD=0`` leaves the choice to each
     call, as it is outside these tools.
     """
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    from mmsparse.checkpoint import allow_mmengine, load_by_mmsparse
+    from mmsparse.checkpoint import allow_mmengine
 
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
     allow_mmengine()
-    CheckpointLoader.register_scheme('', load_by_mmsparse, force=True)  # for its messages
 
 
 def parse_inputs(parser: argparse.ArgumentParser, kinds: str) -> argparse.Namespace:

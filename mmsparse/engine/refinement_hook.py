@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import get
+from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.structures import SegDataSample
@@ -42,6 +43,10 @@ class RefinementVisualizationHook(SegVisualizationHook):
             warnings.filterwarnings('ignore', message='The draw is False')
             super().__init__(draw=draw, interval=interval, **kwargs)
         self._densities: list[float] = []
+
+    # They call ``_after_iter``. The hook of mmseg's fork has two of its own, which do not.
+    after_val_iter = Hook.after_val_iter
+    after_test_iter = Hook.after_test_iter
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Forget the last epoch, and one that an error ended."""

@@ -14,6 +14,7 @@ import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from mmseg.engine.hooks import SegVisualizationHook
 from torch.utils.data import DataLoader
 
 from mmsparse.engine.refinement_hook import (
@@ -79,7 +80,7 @@ def run(tmp_path):
             val_cfg=dict(), test_cfg=dict(), optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)),
             default_hooks=dict(
                 logger=None, checkpoint=None,
-                visualization=dict(type='mmsparse.RefinementVisualizationHook', **hook)),
+                visualization=dict(type='mmsparse.RefinementVisualizationHook') | hook),
             visualizer=visualizer)
         if train:
             runner.train()
@@ -182,6 +183,21 @@ def test_an_epoch_that_failed_is_forgotten(run):
     hook._densities = [1.]
     hook._before_epoch(None, mode='val')
     assert hook._densities == []
+
+
+def test_a_host_with_steps_of_its_own_changes_nothing(run, tmp_path):
+    """As mmseg's fork has them; here below the hook whatever is installed."""
+    class Fork(SegVisualizationHook):
+        def after_val_iter(self, runner, batch_idx, data_batch, outputs):
+            raise AssertionError
+
+        after_test_iter = after_val_iter
+
+    class OnFork(RefinementVisualizationHook, Fork):
+        pass
+
+    run(type=OnFork)
+    assert len(scalars(tmp_path)) == 3
 
 
 def test_training_is_left_alone():

@@ -255,14 +255,15 @@ def same(a, b) -> bool:
 NUMBERS = ['?', 'i1', 'u2', 'i4', 'i8', 'u8', 'f2', 'f4', 'f8', 'c8', 'c16', '>i4', '>f8']
 arrays = st.builds(lambda kind, n, order: np.arange(n * 2).reshape(n, 2, order=order).astype(kind),
                    st.sampled_from(NUMBERS), st.integers(0, 4), st.sampled_from('CF'))
+texts = st.text().filter(lambda t: 'mmsparse' not in t)  # what the test looks for
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(-2**70, 2**70), st.floats(allow_nan=False), st.text(),
+    st.none(), st.booleans(), st.integers(-2**70, 2**70), st.floats(allow_nan=False), texts,
     st.binary(max_size=4), st.complex_numbers(allow_nan=False), arrays,
     arrays.filter(len).map(lambda a: a[0, 0]), st.builds(history, st.lists(st.floats(0, 9))),
     st.frozensets(st.integers(0, 3)).map(set), st.sampled_from([torch.float16, torch.Size([1, 2])]),
     st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]).map(
         lambda kind: torch.arange(4).to(kind)))
-names = st.text(min_size=1).filter(lambda t: not t.startswith('_'))
+names = texts.filter(lambda t: t and not t.startswith('_'))
 values = st.recursive(leaves, lambda inner: st.one_of(
     st.lists(inner, max_size=3), st.tuples(inner, inner), st.dictionaries(names, inner, max_size=3),
     st.dictionaries(names, inner, max_size=3).map(collections.OrderedDict),

@@ -24,7 +24,7 @@ HEADS = {'mask-rcnn-plus': 'QueryMaskHead', 'pointrend-plus': 'QueryPointHead',
          'refinemask-plus': 'QueryRefineMaskHead', 'effseg': 'EffSegMaskHead'}
 DATA = {'carparts-320': 18, 'scenes-1024x2048': 4}
 # of the detector, and of the heads after it
-SCHEDULES = {'carparts-320': ('1xb4-4k', '1xb4-1k'), 'scenes-1024x2048': ('1xb2-1k', '1xb2-1k')}
+SCHEDULES = {'carparts-320': ('1xb4-2k', '1xb4-1k'), 'scenes-1024x2048': ('1xb2-1k', '1xb2-1k')}
 SIZE = (128, 160)
 
 

@@ -4,8 +4,8 @@ Runs the tests marked `gpu` (sparse layers against float64 dense convolutions). 
 U-Net by every engine: spconv, dense convolutions, auto. Then each dense high-resolution baseline
 against SparseRefine, without and with the dense networks of both replayed from CUDA graphs: random
 weights, batch norms folded, channels last, built-in scenes, masks of the paper's density. Writes
-docs/benchmarks/GPU_NAME.json and a table beside the paper's ratios, .md, after each step; what does
-not fit into memory is noted as such.
+docs/benchmarks/GPU_NAME.json and a table beside the paper's ratios, .md, after each step; what
+fails, for memory or for the range of half precision, is noted with the reason.
 """
 
 from __future__ import annotations

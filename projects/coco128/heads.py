@@ -72,18 +72,18 @@ def main() -> None:
     device = args.device
     feats = [torch.randn(1, 256, SIZE[0] // s, SIZE[1] // s) for s in (4, 8, 16, 32)]
     built = {config: build(config) for config, _ in HEADS.values()}
-    rows, runs = {}, {}
-    for name, (config, count) in HEADS.items():
-        head = built[config].cpu()
-        inputs = feats, boxes(count), torch.randn(count, 1024), torch.randint(80, (count,))
-        rows[name] = dict(
-            rois=count,
-            million_parameters=sum(p.numel() for p in head.mask_head.parameters()) / 1e6,
-            # on the CPU: torch does not see what the GPU's own kernels multiply
-            gmacs=dense_macs(lambda head=head, inputs=inputs: masks(head, *inputs)) / 1e9)
-        head.to(device)
-        runs[name] = partial(masks, head, [f.to(device) for f in feats],
-                             *(x.to(device) for x in inputs[1:]))
+    inputs = {name: (boxes(count), torch.randn(count, 1024), torch.randint(80, (count,)))
+              for name, (_, count) in HEADS.items()}
+    rows = {name: dict(
+        rois=count,
+        million_parameters=sum(p.numel() for p in built[config].mask_head.parameters()) / 1e6,
+        # on the CPU: torch does not see what the GPU's own kernels multiply
+        gmacs=dense_macs(partial(masks, built[config], feats, *inputs[name])) / 1e9)
+        for name, (config, count) in HEADS.items()}
+    feats = [f.to(device) for f in feats]
+    runs = {name: partial(masks, built[config].to(device), feats,
+                          *(x.to(device) for x in inputs[name]))
+            for name, (config, _) in HEADS.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(args.rounds):
         for name, run in runs.items():

@@ -34,6 +34,7 @@ LOSSES = dict(bce=1.0, l1=0.5, l2=0.5, sobel=2.0)
 DEFAULTS = dict(
     scales=(0.125, 0.25, 0.5, 1.0), pad=32, min_long_side=224, min_area=1024, query_chunk=None,
     max_bytes=None, selector=None, select_from=0.5, amp=False, accept_iou=None, edit_band=None)
+QUERY_SHARE = 0.25  # of max_bytes, for the points that are answered at a time, at most
 
 
 class Refinement(NamedTuple):
@@ -380,7 +381,7 @@ class CRMRefiner(BaseModel):
             rest = cfg.max_bytes - bound - QUERY_BYTES * self._chunk() + need
             least = rest + QUERY_BYTES * (cfg.query_chunk or self._full_chunk())
             if cfg.query_chunk is None:
-                least = min(least, rest * 4 / 3)
+                least = min(least, rest / (1 - QUERY_SHARE))
             raise ValueError(
                 f'test_cfg.max_bytes is {cfg.max_bytes}, but {len(p)} image(s) of '
                 f'{full[0]}x{full[1]} pixels, padding included, need at least {math.ceil(least)}')
@@ -403,7 +404,7 @@ class CRMRefiner(BaseModel):
             return cfg.query_chunk
         chunk = self._full_chunk()
         return chunk if cfg.max_bytes is None else max(
-            1, min(chunk, cfg.max_bytes // (4 * QUERY_BYTES)))
+            1, min(chunk, int(QUERY_SHARE * cfg.max_bytes / QUERY_BYTES)))
 
     def _full_chunk(self) -> int:
         """That number where neither it nor the memory is given."""

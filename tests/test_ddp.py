@@ -84,11 +84,15 @@ class Line(BaseModel):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor(0.5))
+        self.frozen = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(self.frozen.weight)
+        torch.nn.init.zeros_(self.frozen.bias)
 
     def forward(self, inputs, mode):
+        result = self.weight * inputs + self.frozen(inputs)
         if mode == 'predict':
-            return list(self.weight * inputs)
-        return dict(loss=(self.weight * inputs - 2 * inputs).square().mean())
+            return list(result)
+        return dict(loss=(result - 2 * inputs).square().mean())
 
 
 @METRICS.register_module()
@@ -112,12 +116,15 @@ val_cfg = dict()
 val_evaluator = dict(type='Total')
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 env_cfg = dict(dist_cfg=dict(backend='nccl'))
+custom_hooks = [dict(type='mmsparse.FreezeHook', modules=['frozen'])]
+find_unused_parameters = True
 """
 
 
 @pytest.mark.slow
 def test_the_training_tool_on_two_processes(tmp_path):
-    """A step equals that on the joint batch, and validation sees every sample once.
+    """A step equals that on the joint batch, what is frozen stays as it was, and validation sees
+    every sample once.
 
     As ``mim train mmsparse CONFIG --launcher pytorch --gpus 2`` starts them; mmengine itself calls
     ``torch.cuda.set_device`` there, whatever the backend.
@@ -134,7 +141,9 @@ def test_the_training_tool_on_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     x = torch.arange(4.0)
     expected = 0.5 - 0.1 * (2 * x * (0.5 * x - 2 * x)).mean()
-    weight = load_checkpoint(tmp_path / 'run' / 'epoch_1.pth')['state_dict']['weight']
+    state = load_checkpoint(tmp_path / 'run' / 'epoch_1.pth')['state_dict']
+    weight = state['weight']
     torch.testing.assert_close(weight, expected)
+    assert not state['frozen.weight'].any() and not state['frozen.bias'].any()
     log = done.stdout + done.stderr
     assert re.search(rf'count: 4(\.0+)?  total: {float(weight) * 6:.4f}', log), log[-1000:]

@@ -63,6 +63,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def short_name(name: str) -> str:
+    """What a model is called in the table and in the plot."""
+    return Path(name.partition('=')[0]).stem.partition('_')[0]
+
+
 def candidate(model: BaseSegmentor, height: int | None = None) -> Candidate:
     """A model with the test set of its config, pictures resized to a height if one is given."""
     dataset = copy.deepcopy(model.cfg.test_dataloader.dataset)
@@ -129,10 +134,14 @@ def main() -> None:
         return fuse_for_inference(load_model(config, checkpoint or None, 'cpu'),
                                   backend=args.backend, dtype=args.dtype)
 
+    labels = [short_name(name) for name in (*args.peers, *args.refined)]
+    if len(set(labels)) < len(labels):
+        raise SystemExit(f'{", ".join(labels)}: what a model is called, its file\'s name to the '
+                         'first _, must differ from that of the others')
     network = load(args.dense)
     dense = {str(height): candidate(network, height) for height in args.heights}
-    peers, refined = ({Path(name.partition('=')[0]).stem.partition('_')[0]: candidate(load(name))
-                       for name in names} for names in (args.peers, args.refined))
+    peers, refined = ({short_name(name): candidate(load(name)) for name in names}
+                      for names in (args.peers, args.refined))
     groups = {'dense, by the height of its input': dense, 'dense, trained for its size': peers,
               'refined': refined}
     candidates = dense | peers | refined

@@ -1,20 +1,26 @@
 """The study of mask heads: its configs build, learn a step and are scored, on made pictures."""
+import importlib
 import json
 import re
 import runpy
 import shutil
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import register_all_modules
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 
 from mmsparse.engine.config import read_config
 from tests.tools.in_process import run_tool
@@ -256,3 +262,48 @@ def test_the_mask_after_the_last_stage_is_the_models(root, monkeypatch, head, si
     masks = masks_by_stage(model.roi_head, x, rois, labels)
     assert [mask.shape for mask in masks] == [(2, 1, size, size) for size in sizes]
     torch.testing.assert_close(masks[-1], model.roi_head.mask_logits(x, rois, labels))
+
+
+def test_cells_near_outlines_are_counted_as_by_loops(root, monkeypatch):
+    """Two objects on their boxes of 112 and 224 pixels, so that cells are whole pixels."""
+    monkeypatch.syspath_prepend(str(root / 'projects/masks'))
+    stages = importlib.import_module('stages')
+    for name in ('stages', 'table'):
+        monkeypatch.delitem(sys.modules, name)
+    rows, columns = np.mgrid[:224, :256]
+    masks = [np.hypot(rows - 60, columns - 70) < 40, np.hypot(rows - 100, columns - 120) < 90]
+    boxes = [(16, 8, 128, 120), (16, 0, 240, 224)]  # x, y
+    rng = np.random.default_rng(0)
+    noise = {grid: rng.normal(size=(2, 1, grid, grid)) for grid in (28, 112)}
+    monkeypatch.setattr(stages, 'masks_by_stage', lambda *_: [
+        torch.from_numpy(logits) for logits in noise.values()])
+    model = SimpleNamespace(
+        extract_feat=lambda x: x, data_preprocessor=lambda *_: dict(inputs=None), roi_head=None)
+    sample = dict(data_samples=DetDataSample(gt_instances=InstanceData(
+        bboxes=HorizontalBoxes(torch.tensor(boxes).float()), labels=torch.zeros(2).long(),
+        masks=BitmapMasks(np.stack(masks).astype(np.uint8), *masks[0].shape))))
+    found = stages.count(dict(run=model), sample)
+
+    expected = {grid: np.zeros((2, 2), int) for grid in noise}
+    for i, (mask, (x1, y1, x2, _)) in enumerate(zip(masks, boxes, strict=True)):
+        step = (x2 - x1) // 112
+        inside = np.zeros((118, 118), bool)  # three cells of background around
+        for y, x in np.ndindex(112, 112):
+            cell = mask[y1 + y * step:y1 + (y + 1) * step, x1 + x * step:x1 + (x + 1) * step]
+            inside[3 + y, 3 + x] = cell.mean() > 0.5
+        for grid, logits in noise.items():
+            for y, x in np.ndindex(112, 112):
+                around = inside[y:y + 7, x:x + 7]
+                if around.all() or not around.any():
+                    continue
+                at = [min(max((n + 0.5) * grid / 112 - 0.5, 0), grid - 1) for n in (y, x)]
+                value = sum(
+                    (1 - abs(at[0] - a)) * (1 - abs(at[1] - b)) * logits[i, 0, a, b]
+                    for a in range(grid) if abs(at[0] - a) < 1
+                    for b in range(grid) if abs(at[1] - b) < 1)
+                wrong = (value > 0) != inside[3 + y, 3 + x]
+                expected[grid][0] += wrong, 1
+                expected[grid][1] += np.array((wrong, 1)) * (mask.sum() > 96 ** 2)
+    assert {grid: figures.tolist() for (_, grid), figures in found.items()} == {
+        grid: figures.tolist() for grid, figures in expected.items()}
+    assert 0 < expected[28][1, 0] < expected[28][1, 1] < expected[28][0, 1]

@@ -149,9 +149,10 @@ def test_front(root, folder, refined):
     assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 for row in rows.values())
 
 
-def test_front_takes_no_two_models_of_one_name(root, refined):
+def test_front_takes_no_two_models_of_one_name(root, folder, refined):
     name = '='.join(map(str, refined))
-    done = run_tool(root / 'projects/hrf/front.py', name, name, '--out', 'front.png', cwd=root)
+    done = run_tool(
+        root / 'projects/hrf/front.py', name, name, '--out', folder / 'front.png', cwd=root)
     assert done.returncode and 'refined, refined: what a model is called' in done.stderr
 
 

@@ -2,7 +2,6 @@
 import importlib
 import json
 import re
-import runpy
 import shutil
 import sys
 from types import SimpleNamespace
@@ -247,29 +246,31 @@ def test_stages_of_an_unknown_run(root, data, run, message):
     assert done.returncode == 1 and message in done.stderr
 
 
+@pytest.fixture
+def stages(root, monkeypatch):
+    """The module of stages.py; neither it nor its neighbor stays among those imported."""
+    monkeypatch.syspath_prepend(str(root / 'projects/masks'))
+    module = importlib.import_module('stages')
+    del sys.modules['stages'], sys.modules['table']
+    return module
+
+
 @pytest.mark.parametrize(('head', 'sizes'), [
     ('effseg', (14, 28, 56, 112)), ('refinemask-plus', (14, 28, 56, 112)),
     ('mask-rcnn-plus', (28,))])
 @torch.no_grad()
-def test_the_mask_after_the_last_stage_is_the_models(root, monkeypatch, head, sizes):
-    monkeypatch.syspath_prepend(str(root / 'projects/masks'))
-    masks_by_stage = runpy.run_path(str(root / 'projects/masks/stages.py'))['masks_by_stage']
-    del sys.modules['table']  # its neighbor
+def test_the_mask_after_the_last_stage_is_the_models(root, stages, head, sizes):
     model = MODELS.build(config(root, head, 'scenes-1024x2048').model).eval()
     x = model.extract_feat(torch.randn(1, 3, 160, 224))
     rois = torch.tensor([[0, 10, 20, 90, 130], [0, 100, 3, 180, 60.]])
     labels = torch.tensor([1, 3])
-    masks = masks_by_stage(model.roi_head, x, rois, labels)
+    masks = stages.masks_by_stage(model.roi_head, x, rois, labels)
     assert [mask.shape for mask in masks] == [(2, 1, size, size) for size in sizes]
     torch.testing.assert_close(masks[-1], model.roi_head.mask_logits(x, rois, labels))
 
 
-def test_cells_near_outlines_are_counted_as_by_loops(root, monkeypatch):
+def test_cells_near_outlines_are_counted_as_by_loops(stages, monkeypatch):
     """Two objects on their boxes of 112 and 224 pixels, so that cells are whole pixels."""
-    monkeypatch.syspath_prepend(str(root / 'projects/masks'))
-    stages = importlib.import_module('stages')
-    for name in ('stages', 'table'):
-        monkeypatch.delitem(sys.modules, name)
     rows, columns = np.mgrid[:224, :256]
     masks = [np.hypot(rows - 60, columns - 70) < 40, np.hypot(rows - 100, columns - 120) < 90]
     boxes = [(16, 8, 128, 120), (16, 0, 240, 224)]  # x, y

@@ -20,6 +20,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
+from mmsparse.checkpoint import allow_mmengine
 from mmsparse.engine import progress_display
 from mmsparse.engine.config import read_config
 
@@ -42,6 +43,7 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope('mmseg')
+    allow_mmengine()
     model = MODELS.build(cfg.model).eval()
     model.init_weights()
     data = DATASETS.build(dict(cfg.val_dataloader.dataset, numbers=args.numbers))

@@ -42,7 +42,9 @@ def folder(root, tmp_path, monkeypatch):
 def test_prepare_learn_and_predict(root, folder):
     (folder / 'small.py').write_text(
         f"_base_ = '{root / REFINER}'\nmodel = dict("
-        f"low_res_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}')\n"
+        f"low_res_size={LOW}, segmentor_checkpoint='{folder / 'wnet.pth'}', decode_head=dict("
+        "init_cfg=dict(type='Pretrained', checkpoint='mmsparse://sparserefine-s_wnet_hrf', "
+        "prefix='decode_head.')))\n"
         f'_base_.test_pipeline[1].scale = {HIGH[::-1]}\n'
         'val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))\n')
     done = run_tool(root / 'projects/hrf/prepare.py', folder / 'small.py', '--out',
@@ -52,6 +54,7 @@ def test_prepare_learn_and_predict(root, folder):
     for part in ('images', 'labels'):
         assert cv2.imread(str(folder / f'prepared/{part}/06_g.bmp')).shape == (*HIGH, 3)
     cfg.model.selector.update(alpha=0.0, max_density=0.5)
+    del cfg.model.decode_head.init_cfg  # for the tool, which lets mmengine read such names
     model = MODELS.build(cfg.model)
     model.init_weights()
     dataset = cfg.train_dataloader.dataset

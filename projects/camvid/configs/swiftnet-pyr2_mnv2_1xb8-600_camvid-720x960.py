@@ -1,20 +1,7 @@
-# The pyramid of two levels with the boundary-aware loss.
-_base_ = './swiftnet-ss_mnv2_1xb8-600_camvid-720x960.py'
-train_pipeline = [
-    *_base_.train_pipeline[:-1],
-    dict(type='mmsparse.LabelBoundaryWeight'),
-    dict(type='mmsparse.PackWeightedSegInputs'),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmsparse.SwiftNetPyramidBackbone',
-        levels=2,
-        encoder={{_base_.model.backbone}}),
-    neck=dict(
-        _delete_=True,
-        type='mmsparse.PyramidFusionNeck',
-        levels=2,
-        in_channels=(24, 32, 96, 320)),
-    decode_head=dict(loss_decode=dict(_delete_=True, type='mmsparse.BoundaryAwareLoss')))
+# The pyramid by the small study's recipe: 600 iterations of 8 squares of 288 pixels.
+_base_ = './swiftnet-pyr2_mnv2_1xb8-4200_camvid-720x960.py'
+_base_.train_pipeline[3].size = 288
+train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
+param_scheduler = [dict(type='CosineAnnealingLR', T_max=600, eta_min=1e-6, by_epoch=False)]
+train_cfg = dict(max_iters=600, val_interval=600)
+default_hooks = dict(checkpoint=dict(interval=600))

@@ -7,6 +7,7 @@ import torch
 
 from tests import authors
 from tests.models.swiftnet.converted import CONFIGS, config, convert, with_statistics
+from tests.tools.in_process import run_tool
 
 
 def blank(file):
@@ -17,11 +18,11 @@ def blank(file):
 
 def test_the_command(root, tmp_path):
     torch.save(blank('2019_rn18_single'), tmp_path / 'theirs.pt')
-    command = [sys.executable, 'tools/model_converters/swiftnet.py', tmp_path / 'theirs.pt',
+    command = ['tools/model_converters/swiftnet.py', tmp_path / 'theirs.pt',
                config(root, 'ss-cvpr_r18'), tmp_path / 'ours.pth']
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0 and 'ours.pth: 192 entries' in done.stdout, done.stderr
-    again = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    again = run_tool(root / command[0], *command[1:], cwd=root)
     assert again.returncode == 1 and 'ours.pth exists; --force' in again.stderr
     assert 'Traceback' not in again.stderr
 

@@ -20,6 +20,7 @@ from mmsparse.registry import MODELS
 from tests.models.specialize_fuse.builders import segmentor as specialize_fuse
 from tests.models.swiftnet.builders import PYR3, R18, build, load
 from tests.models.tiny import PREPROCESSOR, segmentor_cfg, vary_classes
+from tests.tools.in_process import run_tool
 
 
 def model(name):
@@ -134,18 +135,13 @@ def test_what_is_no_segmentor_is_refused_by_name(tmp_path):
         export_onnx(nn.Conv2d(3, 3, 1), tmp_path / 'm.onnx', (64, 64), False)
 
 
-def run(root, *arguments):
-    return subprocess.run([sys.executable, 'tools/export_onnx.py', *map(str, arguments)], cwd=root,
-                          capture_output=True, text=True)
-
-
 def test_the_tool_writes_once(root, tmp_path):
     config = root / 'configs/swiftnet' / f'{R18}.py'
-    options = ('--shape', 96, 130, '--out', tmp_path / 'm.onnx')
-    result = run(root, config, *options)
+    command = ['tools/export_onnx.py', config, '--shape', '96', '130', '--out', tmp_path / 'm.onnx']
+    result = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert 'largest relative difference in onnxruntime' in result.stdout
-    again = run(root, config, *options)
+    again = run_tool(root / command[0], *command[1:], cwd=root)
     assert again.returncode == 1
     assert again.stderr.endswith('m.onnx exists; --force writes over it\n')
 

@@ -77,7 +77,8 @@ def augment(cfg: Config) -> None:
     if 'test_cfg' in cfg.model and 'seg_logits' in cfg.model.test_cfg:
         cfg.model.test_cfg.seg_logits = True  # what is averaged
     # Averaged predictions have no one selection and no one low-resolution prediction.
-    single = ('mmsparse.LowResIoUMetric', 'mmsparse.SelectorMetric')
+    single = ('mmsparse.LowResIoUMetric', 'mmsparse.SelectionLimitIoUMetric',
+              'mmsparse.SelectorMetric')
     if isinstance(cfg.test_evaluator, list):
         cfg.test_evaluator = [e for e in cfg.test_evaluator if e.type not in single]
     cfg.tta_model.module = cfg.model

@@ -8,8 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from PIL import Image
+
+from mmsparse import evaluation
 
 MMSEG_TRAIN = ['--work-dir', '--resume', '--amp', '--cfg-options', '--launcher', '--local_rank',
                '--local-rank']
@@ -179,6 +184,30 @@ def test_augmentation_is_right_or_refused(run, weights):
     refined = 'model.type=mmsparse.RefinedSegmentor'
     with pytest.raises(SystemExit, match='--tta: a RefinedSegmentor predicts classes without'):
         run('test', weights, '--tta', '--cfg-options', refined, **settings)
+
+
+def test_averaged_predictions_go_to_metrics_that_can_score_them(run, weights):
+    """Of all metrics of label maps: such predictions are classes, and hold no selection."""
+    kinds = [getattr(evaluation, name) for name in evaluation.__all__]
+    kinds = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseMetric)
+             and not issubclass(kind, CocoMetric)]
+    labels = dict(data=torch.zeros(1, 5, 5, dtype=torch.long))
+
+    def scores(kind):
+        metric = kind(classes=2) if kind is evaluation.BoundaryAccuracyMetric else kind()
+        metric.dataset_meta = dict(classes=('a', 'b'))
+        try:
+            metric.process({}, [dict(pred_sem_seg=labels, gt_sem_seg=labels)])
+        except KeyError:
+            return False
+        return True
+
+    cfg = run('test', weights, '--tta', test_dataloader=dict(dataset=dict(pipeline=[1])),
+              tta_pipeline=[2], tta_model=dict(type='SegTTAModel'),
+              test_evaluator=[dict(type=f'mmsparse.{kind.__name__}') for kind in kinds])
+    expected = [f'mmsparse.{kind.__name__}' for kind in kinds if scores(kind)]
+    assert [evaluator.type for evaluator in cfg.test_evaluator] == expected
+    assert 0 < len(expected) < len(kinds)
 
 
 def test_mmdet_switches(run, weights):

@@ -122,6 +122,23 @@ def test_peers_learn_and_predict(root, folder, name):
     assert sample.pred_sem_seg.shape == SIZE
 
 
+@pytest.mark.parametrize(('name', 'scores', 'scale'), [
+    ('sparserefine-s_wnet-576_1xb4-1500_hrf-1366x2048', 'hrf-2048/wnet-576', (2048, 1366)),
+    ('sparserefine-s_wnet-flips_1xb2-500_hrf-2336x3504', 'hrf-3504/wnet-1024-flips', (3504, 2336)),
+    ('sparserefine-s_wnet-flips-tta_hrf-1366x2048', 'hrf-2048/wnet-1024-flips', (2048, 1366))])
+def test_refiners_learn_from_what_the_study_prepares(root, name, scores, scale):
+    cfg = read_config(root / f'projects/hrf/configs/{name}.py')
+    init_default_scope(cfg.default_scope)
+    MODELS.build(cfg.model)
+    dataset = cfg.train_dataloader.dataset
+    where, = (step.logits_root for step in dataset.pipeline if 'logits_root' in step)
+    assert where == f'work_dirs/{scores}' and where.startswith(f'{dataset.data_root}/')
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert [tuple(s.scale) for s in loader.dataset.pipeline if 'scale' in s] == [scale]
+    if 'tta_pipeline' in cfg:
+        assert tuple(cfg.tta_pipeline[1].transforms[0][0].scale) == scale
+
+
 @pytest.fixture
 def refined(root, folder):
     """A config and a checkpoint of a refiner from random weights, of small pictures."""

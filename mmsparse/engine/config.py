@@ -1,6 +1,7 @@
 """Configs by file or by name."""
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,20 @@ from typing import Any
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.runner import FlexibleRunner, Runner
 
 from mmsparse import zoo
 
 LOADERS = ('LoadImageFromFile', 'mmcv.LoadImageFromFile', 'mmseg.LoadImageFromFile',
            LoadImageFromFile)
+# what a runner, or a tool before it, reads of a config; all other names are variables of the file
+SETTINGS = {
+    *inspect.signature(Runner.__init__).parameters,
+    *inspect.signature(FlexibleRunner.__init__).parameters,
+    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
+    'find_unused_parameters', 'init_weights_for_test_or_val', 'model_wrapper_cfg', 'runner_type',
+    'sync_bn', 'tta_model', 'tta_pipeline',
+} - {'self', 'cfg'}
 BROKEN = (ValueError, AttributeError, KeyError, TypeError, RecursionError)  # as mmengine raises
 
 
@@ -33,7 +43,8 @@ def read_config(config: str | Path, cfg_options: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it or one of its bases, such as a calibration file, is broken.
+        ValueError: it or one of its bases, such as a calibration file, is broken; or as
+            :func:`override`.
     """
     try:
         if zoo.is_address(config):
@@ -43,11 +54,49 @@ def read_config(config: str | Path, cfg_options: dict | None = None) -> Config:
     except BROKEN as error:
         raise ValueError(f'{config}, or a base of it, is broken: {error}') from error
     _drop_scope(list(cfg.values()))
-    cfg.merge_from_dict(cfg_options or {})
+    override(cfg, cfg_options or {})
     if cfg.get('default_scope', 'mmseg') == 'mmseg':
         for value in cfg.values():
             read_as_stored(value)
     return cfg
+
+
+def override(cfg: Config, options: dict) -> None:
+    """Change settings, in place.
+
+    Args:
+        cfg: a config as read.
+        options: new values by dotted name.
+
+    Raises:
+        ValueError: a name that nothing reads: no setting begins so, or it is a variable of the
+            file, whose value was put where it is used when the file was read.
+    """
+    for name in options:
+        key = name.split('.')[0]
+        if key in SETTINGS:
+            continue
+        if key not in cfg:
+            raise ValueError(f'cfg_options {name!r}: there is no setting {key!r}; there are '
+                             f'{", ".join(sorted(SETTINGS))}')
+        places = [place for setting in SETTINGS & set(cfg)
+                  for place in _places(cfg[setting], cfg[key], setting)]
+        raise ValueError(f'cfg_options {name!r}: {key!r} is a variable of the config, whose value '
+                         'has already been put where it is used; change it there'
+                         + (f' (so far as {", ".join(sorted(places))})' if places else ''))
+    cfg.merge_from_dict(options)
+
+
+def _places(part: object, value: object, name: str) -> Iterator[str]:
+    """Dotted names of what equals a value, in a part of a config that is called ``name``."""
+    if type(part) is type(value) and part == value:
+        yield name
+    elif isinstance(part, dict):
+        for key, inner in part.items():
+            yield from _places(inner, value, f'{name}.{key}')
+    elif isinstance(part, (list, tuple)):
+        for index, inner in enumerate(part):
+            yield from _places(inner, value, f'{name}.{index}')
 
 
 def read_as_stored(part: object) -> None:

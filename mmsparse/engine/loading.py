@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmsparse import zoo
 from mmsparse.checkpoint import load_weights
 
-from .config import read_config
+from .config import override, read_config
 
 
 def load_model(config: str | Path | Config,
@@ -40,7 +40,7 @@ def load_model(config: str | Path | Config,
     checkpoint = zoo.checkpoint_of(config, checkpoint)
     if isinstance(config, Config):
         cfg = copy.deepcopy(config)
-        cfg.merge_from_dict(cfg_options or {})
+        override(cfg, cfg_options or {})
     else:
         cfg = read_config(config, cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))

@@ -83,7 +83,7 @@ def override(cfg: Config, options: dict) -> None:
                   for place in _places(cfg[setting], cfg[key], setting)]
         raise ValueError(f'cfg_options {name!r}: {key!r} is a variable of the config, whose value '
                          'has already been put where it is used; change it there'
-                         + (f' (so far as {", ".join(sorted(places))})' if places else ''))
+                         + (f'; the same value stands at {", ".join(sorted(places))}' if places else ''))
     cfg.merge_from_dict(options)
 
 

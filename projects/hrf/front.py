@@ -4,7 +4,9 @@ r"""Accuracy against time of the dense network at several sizes, and of refineme
 
 Every photograph goes through every model in turn, each computed in the fastest way of the CPU
 (OpenVINO, bfloat16); accuracy is that of the same passes. A time is that of `predict` on a
-preprocessed picture, to classes of the photograph's own size. Writes a JSON file beside the plot.
+preprocessed picture, to classes of the photograph's own size. Memory is what one more pass takes at
+most above what is held before it; OpenVINO holds its buffers from pass to pass, so that only
+``--backend torch`` shows all of it. Writes a JSON file beside the plot.
 """
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from rich.table import Table
 from mmsparse.engine import progress_display
 from mmsparse.engine.fusion import BACKENDS, DTYPES, fuse_for_inference
 from mmsparse.engine.loading import load_model
-from mmsparse.engine.machine import machine
+from mmsparse.engine.machine import machine, peak_memory
 
 ASPECT = 1104 / 1024  # of what W-Net sees, width to height
 STYLES = ('o-', 's', '*')
@@ -83,7 +85,7 @@ def candidate(model: BaseSegmentor, height: int | None = None) -> Candidate:
 
 
 def measure(candidates: dict[str, Candidate], passes: int) -> None:
-    """Every photograph through every model, in turns; then the figures of each."""
+    """Every photograph through every model, in turns; then the memory and figures of each."""
     count = len(next(iter(candidates.values())).dataset)
     with progress_display() as progress, torch.no_grad():
         task = progress.add_task('Measure', total=count * len(candidates) * passes, note='')
@@ -100,7 +102,12 @@ def measure(candidates: dict[str, Candidate], passes: int) -> None:
                     progress.advance(task)
                 entry.evaluator.process(samples)
     for entry in candidates.values():
-        figures = dict(entry.evaluator.evaluate(count), seconds=statistics.median(entry.seconds))
+        batch = entry.model.data_preprocessor(pseudo_collate([entry.dataset[0]]))
+        with torch.no_grad():
+            peak = peak_memory(lambda model=entry.model, batch=batch: model(
+                **batch, mode='predict'), torch.device('cpu'))
+        figures = dict(seconds=statistics.median(entry.seconds), peak_mib=peak / 2**20,
+                       **entry.evaluator.evaluate(count))
         entry.figures = {key: float(value) for key, value in figures.items()}
 
 
@@ -147,7 +154,7 @@ def main() -> None:
     candidates = dense | peers | refined
     measure(candidates, args.passes)
     facts = machine(torch.device('cpu'))
-    keys = ('seconds', *(key for key in next(iter(dense.values())).figures if key != 'seconds'))
+    keys = list(next(iter(dense.values())).figures)
     table = Table('', *keys)
     for name, entry in candidates.items():
         table.add_row(name, *(f'{entry.figures[key]:.2f}' for key in keys))

@@ -166,7 +166,8 @@ def test_front(root, folder, refined):
     assert cv2.imread(str(folder / 'front.png')) is not None
     rows = json.loads((folder / 'front.json').read_text())['rows']
     assert list(rows) == ['32', '64', 'dense', 'refined']
-    assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 for row in rows.values())
+    assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 and 'peak_mib' in row
+               for row in rows.values())
 
 
 def test_front_takes_no_two_models_of_one_name(root, folder, refined):

@@ -79,11 +79,11 @@ def override(cfg: Config, options: dict) -> None:
         if key not in cfg:
             raise ValueError(f'cfg_options {name!r}: there is no setting {key!r}; there are '
                              f'{", ".join(sorted(SETTINGS))}')
-        places = [place for setting in SETTINGS & set(cfg)
-                  for place in _places(cfg[setting], cfg[key], setting)]
+        places = sorted(place for setting in SETTINGS & set(cfg)
+                        for place in _places(cfg[setting], cfg[key], setting))
+        also = f'; the same value stands at {", ".join(places)}' if places else ''
         raise ValueError(f'cfg_options {name!r}: {key!r} is a variable of the config, whose value '
-                         'has already been put where it is used; change it there'
-                         + (f'; the same value stands at {", ".join(sorted(places))}' if places else ''))
+                         f'has already been put where it is used; change it there{also}')
     cfg.merge_from_dict(options)
 
 

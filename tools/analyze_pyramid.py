@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import check_config, find_checkpoint, one_line_errors, stop
+from command_line import add_cfg_options, check_config, find_checkpoint, one_line_errors, stop
 
 if TYPE_CHECKING:  # imported late below, so that -h is fast
     from mmseg.structures import SegDataSample
@@ -24,8 +24,6 @@ if TYPE_CHECKING:  # imported late below, so that -h is fast
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a model with SpecializeFuseHead')
@@ -35,8 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--pictures', type=int, default=4, help='how many to draw')
     parser.add_argument('--out', type=Path, help='folder (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override those of the config')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

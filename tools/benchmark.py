@@ -14,7 +14,14 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import add_backend_options, check_config, find_checkpoint, one_line_errors, stop
+from command_line import (
+    add_backend_options,
+    add_cfg_options,
+    check_config,
+    find_checkpoint,
+    one_line_errors,
+    stop,
+)
 
 if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has to be fast
     from rich.table import Table
@@ -24,8 +31,6 @@ if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', help='config files, or mmsparse::sparserefine/X.py')
@@ -50,8 +55,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--warmup', type=int, default=3, help='passes before them')
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--out', type=Path, help='write the figures to this JSON file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override those of every config')
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.checkpoints and len(args.checkpoints) != len(args.configs):
         parser.error(f'{len(args.configs)} configs but {len(args.checkpoints)} checkpoints')

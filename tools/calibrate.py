@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from command_line import (
     add_backend_options,
+    add_cfg_options,
     add_launcher_option,
     check_config,
     find_checkpoint,
@@ -46,8 +47,6 @@ WARNINGS = {
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a SparseRefine model')
@@ -70,8 +69,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='default: work_dirs/NAME_OF_CONFIG/'
                                                  'calibration.json; the plot lies beside it')
     parser.add_argument('--force', action='store_true', help='overwrite it')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override those of the config')
+    add_cfg_options(parser)
     add_launcher_option(parser)
     args = parser.parse_args()
     for name in ('target_recall', 'density'):

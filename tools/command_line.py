@@ -33,14 +33,19 @@ def stop(message: str) -> None:
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that training and testing share, named as in mmseg's and mmdet's tools."""
-    from mmengine.config import DictAction
-
     parser.add_argument('config', help='a config file, or mmsparse://NAME of the zoo')
     parser.add_argument('--work-dir', help='where logs and checkpoints go '
                                            '(default: work_dirs/NAME_OF_CONFIG)')
+    add_cfg_options(parser)
+    add_launcher_option(parser)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Settings of the command line, read as in mmseg's and mmdet's tools."""
+    from mmengine.config import DictAction
+
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='settings that override those of the config; lists as key="[a,b]"')
-    add_launcher_option(parser)
 
 
 def add_launcher_option(parser: argparse.ArgumentParser) -> None:

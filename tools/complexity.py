@@ -11,21 +11,18 @@ import argparse
 import json
 from pathlib import Path
 
-from command_line import check_config, stop
+from command_line import add_cfg_options, check_config, stop
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file, or mmsparse::swiftnet/X.py')
     parser.add_argument('--shape', type=int, nargs=2, default=(1024, 2048), metavar=('H', 'W'),
                         help='size of the image (default: 1024 2048)')
     parser.add_argument('--out', type=Path, help='write the figures to this JSON file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override those of the config')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

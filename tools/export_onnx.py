@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import check_config, find_checkpoint, one_line_errors, stop
+from command_line import add_cfg_options, check_config, find_checkpoint, one_line_errors, stop
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file of an mmseg model or a CRMRefiner')
@@ -39,8 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--include-argmax', action='store_true', help='give classes, not logits')
     parser.add_argument('--out', type=Path, default=Path('model.onnx'))
     parser.add_argument('--force', action='store_true', help='write over a file that exists')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override those of the config')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from command_line import (
     add_backend_options,
+    add_cfg_options,
     add_launcher_option,
     check_config,
     find_checkpoint,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:  # imported late below: `mim run` asks for -h first, which has
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from mmengine.config import DictAction
-
     from mmsparse.engine.formats import FORMATS
 
     parser = argparse.ArgumentParser(
@@ -78,8 +77,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help="such as 'cuda:0' or 'cpu' (default: a GPU if there is "
                                          'one)')
     add_backend_options(parser)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override those of the config')
+    add_cfg_options(parser)
     add_launcher_option(parser)
     args = parse_inputs(parser, 'pictures, videos, folders or patterns')
     if not 0 <= args.score_thr <= 1:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command_line import (
+    add_cfg_options,
     add_launcher_option,
     check_config,
     find_checkpoint,
@@ -37,8 +38,6 @@ SMALL = 'mmsparse://crm_mnv2'
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('image', type=Path, help='an image, or a folder of images')
@@ -59,8 +58,7 @@ def parse_args() -> argparse.Namespace:
                         help='memory to use above weights and images, in GiB (default: any)')
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--force', action='store_true', help='write over files that exist')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override those of the config')
+    add_cfg_options(parser)
     add_launcher_option(parser)
     args = parser.parse_args()
     args.config = args.config or (CONFIG if args.checkpoint else SMALL)

@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -104,8 +105,7 @@ def measure(candidates: dict[str, Candidate], passes: int) -> None:
     for entry in candidates.values():
         batch = entry.model.data_preprocessor(pseudo_collate([entry.dataset[0]]))
         with torch.no_grad():
-            peak = peak_memory(lambda model=entry.model, batch=batch: model(
-                **batch, mode='predict'), torch.device('cpu'))
+            peak = peak_memory(partial(entry.model, **batch, mode='predict'), torch.device('cpu'))
         figures = dict(seconds=statistics.median(entry.seconds), peak_mib=peak / 2**20,
                        **entry.evaluator.evaluate(count))
         entry.figures = {key: float(value) for key, value in figures.items()}

@@ -11,7 +11,7 @@ from torch import nn
 from mmsparse.engine.fusion import fuse_for_inference
 from mmsparse.engine.layout import channels_last
 
-# Rounding decides between cells or points that are nearly as uncertain: compared where all are taken.
+# Rounding decides between cells or points that are nearly as uncertain; so all are taken here.
 ALL_TAKEN = {'pointrend-plus': dict(subdivision_num_points=224**2), 'effseg': dict(budget=None)}
 ROIS = torch.tensor([[0., 1, 2, 9, 12], [1, 4, 0, 14, 9]])
 
